@@ -1,5 +1,6 @@
 #include "files.h"
 
+#include <assert.h>
 #include <malloc.h>
 #include <stdio.h>
 
@@ -170,6 +171,7 @@ static struct reading *reading_new(struct files *f)
 
 static void watched_free(struct files *f, struct watched *w)
 {
+        assert(f->watched);
         watch_close(&w->watch);
         HASH_DEL(f->watched, w);
         free(w);
@@ -208,14 +210,13 @@ static bool watch_visited(struct files *f, const struct visit *v)
  * the files could not be used not all was looked at: the rest is watched still. */
 static bool watch_all(struct files *f, const struct reading *r)
 {
-        struct watched *w, *next;
         bool missed = false;
 
         f->readings++;
         for (const struct visit *v = r->visits; v; v = v->next)
                 missed = watch_visited(f, v) || missed;
-        HASH_ITER(hh, f->watched, w, next)
-        {
+        for (struct watched *w = f->watched, *next; w; w = next) {
+                next = w->hh.next;
                 if (r->complete && w->reading != f->readings)
                         watched_free(f, w);
         }
@@ -327,14 +328,15 @@ int files_new(struct files **out, struct loop *loop, const struct strings *paths
 
 struct files *files_free(struct files *f)
 {
-        struct watched *w, *next;
-
         if (!f)
                 return NULL;
         f->helper = helper_free(f->helper);
         (void)reading_free(f->reading);
         file_set_free(f->read);
-        HASH_ITER(hh, f->watched, w, next) { watched_free(f, w); }
+        for (struct watched *w = f->watched, *next; w; w = next) {
+                next = w->hh.next;
+                watched_free(f, w);
+        }
         loop_forget(f->loop, &f->changed);
         loop_forget(f->loop, &f->done);
         free(f);

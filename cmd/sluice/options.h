@@ -39,6 +39,9 @@ int usage_error(const char *command, const char *format, ...) PRINTF(2, 3); /* p
 /* A port, for whoever waits for it: a line in a file or named pipe. */
 int write_port(const char *path, uint16_t port, struct error *) MUST_CHECK;
 
+/* Without what frees and waits: for a process that holds what can't be ended. */
+_Noreturn void end_at_once(int status);
+
 int cmd_controller(int argc, char **argv);
 int cmd_display(int argc, char **argv);
 int cmd_preview(int argc, char **argv);

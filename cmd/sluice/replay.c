@@ -118,7 +118,7 @@ static void observe(struct task *t, usec now)
 
         host_each(r->host, look, r);
         s = r->status;
-        if (host_stopped(r->host)) {
+        if (r->stopping ? host_ended(r->host) : host_stopped(r->host)) {
                 show(r, &s, now);
                 sum_up(r, &s);
                 loop_stop(r->loop);
@@ -225,6 +225,8 @@ static int run(struct replay *r)
                 loop_ready(r->loop, &r->task);
                 loop_run(r->loop);
                 result = r->interrupted ? 130 : r->complete && r->report.refusals == 0 ? 0 : 1;
+                if (!host_stopped(r->host))
+                        end_at_once(result ? result : 1); /* what hangs can't be freed, nor was it saved */
         }
         r->trigger->delivery->rate_limit = own_rate;
         r->trigger->filter = own_filter;

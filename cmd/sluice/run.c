@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,7 +32,7 @@ struct run {
         struct task task; /* observes the host */
         bool terminal, stopping, stopped;
         bool begun; /* each Trigger of the start has had its turn */
-        usec grace, give_up_at;
+        usec grace;
         bool failed; /* a Trigger could not be started */
         usec next_draw, next_look;
         int64_t most; /* events to deliver before it ends; 0: no end */
@@ -57,7 +58,6 @@ static void stop(struct run *r)
         if (r->stopping)
                 return;
         r->stopping = true;
-        r->give_up_at = loop_now(r->loop) + r->grace;
         log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", r->grace / USEC_SEC));
         host_stop(r->host, &(struct host_end){ .grace = r->grace });
         loop_ready(r->loop, &r->task);
@@ -85,16 +85,16 @@ static struct known *find_known(const struct run *r, const struct trigger *t, st
         return k;
 }
 
-static bool is_news(struct run *r, const struct host_entry *e)
+/* A line for what is news. One that finds no reader is shown with the next change. */
+static void show_line(struct run *r, const struct host_entry *e, const struct table_row *row)
 {
         BUF_AT_END struct buf key = BUF_INIT(1024);
         struct known *k = find_known(r, e->trigger, &key);
 
-        if (!k || (k->shown && k->changes == e->changes))
-                return false;
+        if (!k || (k->shown && k->changes == e->changes) || !table_line(row, r->now))
+                return;
         k->shown = true;
         k->changes = e->changes;
-        return true;
 }
 
 static void show_one(void *cookie, const struct host_entry *e)
@@ -105,10 +105,10 @@ static void show_one(void *cookie, const struct host_entry *e)
         r->delivered += e->status.stats.accepted;
         if ((!e->runs && !e->failure) || (e->waits && !r->terminal))
                 return;
-        if (!r->terminal && is_news(r, e))
-                table_line(&row, r->now);
-        if (!r->terminal)
+        if (!r->terminal) {
+                show_line(r, e, &row);
                 return;
+        }
         if (r->rows_n == r->rows_cap) {
                 size_t cap = MAX_OF(2 * r->rows_cap, (size_t)16);
                 struct table_row *grown = realloc(r->rows, cap * sizeof(*grown));
@@ -206,9 +206,6 @@ static void observe(struct task *t, usec now)
                 stop(r);
         if (ended && !r->stopped) {
                 r->stopped = true;
-                if (now >= r->give_up_at)
-                        log_warn("requests in flight were given up: give --grace more time for a function "
-                                 "that takes long, or a caller that reads slowly");
                 loop_stop(r->loop);
                 return;
         }
@@ -277,27 +274,27 @@ static struct known *know(struct run *r, const struct trigger *t)
 
 static void forget(struct run *r, struct known *k)
 {
+        assert(r->known);
         HASH_DEL(r->known, k);
         free(k);
 }
 
 static void forget_all(struct run *r)
 {
-        struct known *k, *next;
-
-        HASH_ITER(hh, r->known, k, next) { forget(r, k); }
+        for (struct known *k = r->known, *next; k; k = next) {
+                next = k->hh.next;
+                forget(r, k);
+        }
 }
 
 /* Those that are in no file any more. */
 static void remove_missing(struct run *r)
 {
-        struct known *k, *next;
-
-        HASH_ITER(hh, r->known, k, next)
-        {
+        for (struct known *k = r->known, *next; k; k = next) {
                 struct str name = str_of(k->key), namespace_ = str_cut(&name, '/');
                 BUF_AT_END struct buf space = BUF_INIT(1024);
 
+                next = k->hh.next;
                 if (k->round == r->rounds)
                         continue;
                 buf_str(&space, namespace_);
@@ -485,28 +482,41 @@ static const struct usage usage = {
         .options_n = COUNT_OF(options)
 };
 
+static int read_and_start(struct run *r, struct error *err)
+{
+        struct file_set *set;
+        int result;
+
+        if (loop_new(&r->loop, err) < 0 || files_new(&r->files, r->loop, &r->paths, &r->was_read, err) < 0)
+                return -1;
+        set = files_read(r->files);
+        if (!set)
+                return error_memory(err);
+        result = set->digests ? start(r, set, err)
+                              : error_set(err, ERROR_INVALID, "the files can't be used as they are");
+        file_set_free(set);
+        return result;
+}
+
 /* Runs until the end. */
 static int run_files(struct run *r)
 {
-        struct file_set *set = NULL;
         struct error err;
-        int result = 0;
+        int result;
 
         signals_block();
-        if (loop_new(&r->loop, &err) < 0 ||
-            files_new(&r->files, r->loop, &r->paths, &r->was_read, &err) < 0 ||
-            (!(set = files_read(r->files)) && error_memory(&err) < 0) ||
-            (set->digests && start(r, set, &err) < 0)) {
+        result = read_and_start(r, &err);
+        if (result < 0) {
                 (void)fprintf(stderr, "sluice run: %s\n", err.text);
-                result = 1;
-        } else if (!set->digests)
-                result = 1; /* why was printed */
-        file_set_free(set);
-        if (r->host && result)
-                stop(r);
-        if (r->host && (!result || !host_stopped(r->host)))
+                if (r->host)
+                        stop(r);
+        }
+        if (r->host && (result == 0 || !host_stopped(r->host)))
                 turn_loop(r);
-        return result ? result : r->failed;
+        result = result < 0 ? 1 : r->failed;
+        if (r->host && !host_stopped(r->host))
+                end_at_once(result); /* what hangs can't be freed */
+        return result;
 }
 
 int cmd_run(int argc, char **argv)

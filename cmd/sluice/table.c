@@ -4,6 +4,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/outlet.h"
+
 static size_t reserved; /* lines at the top; 0: none */
 
 bool table_is_terminal(void)
@@ -126,20 +128,13 @@ void table_row(struct buf *b, const struct table_row *r, size_t columns)
         cell(b, reason, w.reason);
 }
 
-/* In one write, so that no line of the log comes in between. */
-static void put(const struct buf *b)
+static struct outlet outlet = { .fd = STDOUT_FILENO };
+
+/* In one write, if it is not long, so that no line of the log comes in between. */
+static bool put(const struct buf *b)
 {
-        struct str rest = buf_view(b);
-
         (void)fflush(stdout);
-        while (rest.n) {
-                ssize_t n = write(STDOUT_FILENO, rest.p, rest.n);
-
-                if (n <= 0)
-                        return;
-                rest.p += n;
-                rest.n -= (size_t)n;
-        }
+        return outlet_write(&outlet, buf_view(b));
 }
 
 static struct winsize window;
@@ -170,7 +165,7 @@ void table_begin(void)
         BUF_AT_END struct buf b = BUF_INIT(1024);
 
         (void)reserve(0, &b);
-        put(&b);
+        (void)put(&b);
 }
 
 void table_draw(const struct table_row *rows, size_t n, usec now UNUSED)
@@ -189,10 +184,10 @@ void table_draw(const struct table_row *rows, size_t n, usec now UNUSED)
                 table_row(&b, &rows[i], window.ws_col);
         }
         buf_text(&b, "\033[?7h\0338");
-        put(&b);
+        (void)put(&b);
 }
 
-void table_line(const struct table_row *r, usec now UNUSED)
+bool table_line(const struct table_row *r, usec now UNUSED)
 {
         BUF_AT_END struct buf b = BUF_INIT(65536), source = BUF_INIT(4096);
 
@@ -208,8 +203,8 @@ void table_line(const struct table_row *r, usec now UNUSED)
         }
         if (reason_of(&r->status)[0])
                 buf_printf(&b, "  %s", reason_of(&r->status));
-        (void)printf(STR_FMT "\n", STR_ARG(buf_view(&b)));
-        (void)fflush(stdout);
+        buf_char(&b, '\n');
+        return put(&b);
 }
 
 void table_end(void)

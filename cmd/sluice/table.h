@@ -14,7 +14,8 @@ struct table_row {
 bool table_is_terminal(void);
 void table_begin(void); /* reserves the top lines; terminal only, as the next */
 void table_draw(const struct table_row *, size_t n, usec now);
-void table_line(const struct table_row *, usec now); /* one plain line */
+/* One plain line. false: nobody reads the lines just now. */
+bool table_line(const struct table_row *, usec now);
 void table_end(void);
 /* as it is drawn: one line, which fits */
 void table_row(struct buf *, const struct table_row *, size_t columns);

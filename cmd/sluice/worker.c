@@ -199,6 +199,8 @@ int cmd_worker(int argc, char **argv)
                 loop_ready(w.loop, &w.task);
                 loop_run(w.loop);
         }
+        if (w.host && !host_stopped(w.host))
+                end_at_once(MAX_OF(result, 0)); /* what hangs can't be freed */
         clean_up(&w);
         return MAX_OF(result, 0);
 }

@@ -41,49 +41,80 @@ static int read_file(const char *path, struct buf *text, struct error *err)
         return result;
 }
 
-/* found by namespace/name */
+/* found by namespace/name, or by its clash_key */
 struct trigger_place {
         UT_hash_handle hh;
         const struct trigger *trigger;
         char key[];
 };
 
-static struct trigger_place *place_new(const struct trigger *t)
+static void name_key(const struct trigger *t, struct buf *key)
 {
-        size_t size = strlen(t->namespace_) + strlen(t->name) + 2;
-        struct trigger_place *p = malloc(sizeof(*p) + size);
+        buf_printf(key, "%s/%s", t->namespace_, t->name);
+}
+
+/* Nothing: it clashes with none. */
+static void claim_key(const struct trigger *t, struct buf *key)
+{
+        const struct source_type *type = &t->types[t->source];
+
+        if (t->suspend || !type->clash_key)
+                return;
+        buf_printf(key, "%s\n", type->name);
+        type->clash_key(t, key);
+}
+
+static int put(struct trigger_place **table, const struct trigger *t, struct str key)
+{
+        struct trigger_place *p = calloc(1, sizeof(*p) + key.n + 1);
 
         if (!p)
-                return NULL;
+                return -1;
         p->trigger = t;
-        (void)snprintf(p->key, size, "%s/%s", t->namespace_, t->name);
-        return p;
+        memcpy(p->key, key.p, key.n);
+        HASH_ADD(hh, *table, key, key.n, p);
+        if (p->hh.tbl)
+                return 0;
+        free(p);
+        return -1;
+}
+
+static const struct trigger *find(const struct trigger_place *table, const struct trigger *t,
+                                  void (*key_of)(const struct trigger *, struct buf *))
+{
+        BUF_AT_END struct buf key = BUF_INIT(8192);
+        const struct trigger_place *p = NULL;
+
+        key_of(t, &key);
+        if (key.n && !key.failed)
+                HASH_FIND(hh, table, key.p, key.n, p);
+        return p ? p->trigger : NULL;
+}
+
+static void places_done(struct trigger_place *table)
+{
+        for (struct trigger_place *p = table, *next; p; p = next) {
+                next = p->hh.next;
+                HASH_DEL(table, p);
+                free(p);
+        }
 }
 
 static int add(struct triggers *all, struct trigger *t)
 {
         struct trigger **grown = reallocarray(all->list, all->n + 1, sizeof(struct trigger *));
-        struct trigger_place *p = place_new(t);
+        BUF_AT_END struct buf name = BUF_INIT(8192), claim = BUF_INIT(8192);
 
-        all->list = grown ? grown : all->list;
-        if (grown && p)
-                HASH_ADD_STR(all->places, key, p);
-        if (!grown || !p || !p->hh.tbl) {
-                free(p);
+        if (!grown)
                 return -1;
-        }
+        all->list = grown;
+        name_key(t, &name);
+        claim_key(t, &claim);
+        if (name.failed || claim.failed || put(&all->places, t, buf_view(&name)) < 0 ||
+            (claim.n && put(&all->claims, t, buf_view(&claim)) < 0))
+                return -1;
         all->list[all->n++] = t;
         return 0;
-}
-
-static const struct trigger *find(const struct triggers *all, const struct trigger *t)
-{
-        struct trigger_place *mine = place_new(t), *p = NULL;
-
-        if (mine)
-                HASH_FIND_STR(all->places, mine->key, p);
-        free(mine);
-        return p ? p->trigger : NULL;
 }
 
 static const struct node *word(const struct node *n, const char *member)
@@ -125,15 +156,9 @@ struct loading {
 /* Both would be run, and their sources get into each other's way. */
 static const struct trigger *find_clash(const struct triggers *all, const struct trigger *t, struct buf *why)
 {
-        const struct source_type *type = &t->types[t->source];
+        const struct trigger *other = find(all->claims, t, claim_key);
 
-        for (size_t i = 0; type->clash && !t->suspend && i < all->n; i++) {
-                const struct trigger *other = all->list[i];
-
-                if (other->source == t->source && !other->suspend && type->clash(t, other, why))
-                        return other;
-        }
-        return NULL;
+        return other && t->types[t->source].clash(t, other, why) ? other : NULL;
 }
 
 static bool clashes(struct loading *l, const struct trigger *t, const struct node *root)
@@ -156,7 +181,7 @@ static bool clashes(struct loading *l, const struct trigger *t, const struct nod
 
 static bool is_there(struct loading *l, const struct trigger *t, const struct node *root)
 {
-        const struct trigger *other = find(l->all, t);
+        const struct trigger *other = find(l->all->places, t, name_key);
         const struct node *name = node_member(node_member(root, "metadata"), "name");
 
         if (other)
@@ -300,11 +325,8 @@ void triggers_done(struct triggers *all)
         for (size_t i = 0; i < all->n; i++)
                 (void)trigger_free(all->list[i]);
         free(all->list);
-        for (struct trigger_place *p = all->places, *next; p; p = next) {
-                next = p->hh.next;
-                HASH_DEL(all->places, p);
-                free(p);
-        }
+        places_done(all->places);
+        places_done(all->claims);
         *all = (struct triggers){ 0 };
 }
 

@@ -194,7 +194,9 @@ struct source_type {
         bool (*fits)(const void *spec, const struct delivery_spec *, struct buf *why);
         bool shared; /* several workers may share what it reads (port/claims.h) */
         /* Do two Triggers of this source get into each other's way? Says what they have in common, and what
-         * to do. field: of the source's spec. NULL: never. */
+         * to do. key: appends what is the same of all that do. field: of the source's spec. All NULL: never.
+         */
+        void (*clash_key)(const struct trigger *, struct buf *);
         bool (*clash)(const struct trigger *, const struct trigger *, struct buf *why);
         const char *clash_field;
 };
@@ -252,7 +254,8 @@ void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const st
 struct triggers {
         struct trigger **list;
         size_t n;
-        struct trigger_place *places; /* by name; of the loader */
+        /* by name; by what they clash with: of the loader */
+        struct trigger_place *places, *claims;
         /* set before loading: what another version wrote is run, without the members that this one does not
          * know */
         bool pass_unknown;

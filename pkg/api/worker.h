@@ -63,6 +63,10 @@ _Static_assert(WORKER_LINGER <= WORKER_LINGER_MOST && WORKER_LINGER_MOST + WORKE
 
 /* Of a source that workers share: one for each slot, TRIGGER-sluice-N. */
 #define WORKER_ANNOTATION_WAITS API_GROUP "/waits" /* who waits for the slot: port/claims.h */
+/* Of the controller: how many slots the Trigger has, and since which of its generations, for workers that
+ * outlived their Deployment. */
+#define WORKER_ANNOTATION_SLOTS API_GROUP "/slots"
+#define WORKER_ANNOTATION_GENERATION API_GROUP "/generation"
 
 /* ---- its entry of status.workers[] -------------------------------------- */
 

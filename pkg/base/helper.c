@@ -16,6 +16,7 @@ struct helper {
         struct queue waiting, done;
         bool working; /* the thread will look for another job */
         bool stopped;
+        bool left; /* nobody waits for the job under way any more */
 };
 
 static void put(struct queue *q, struct helper_job *job)
@@ -49,17 +50,31 @@ static struct helper_job *next_job(struct helper *h)
         return job;
 }
 
+static void discard(struct helper *h)
+{
+        (void)pthread_mutex_destroy(&h->lock);
+        free(h);
+}
+
 static void *help(void *argument)
 {
         struct helper *h = argument;
         struct helper_job *job;
+        bool left;
 
         while ((job = next_job(h))) {
                 job->work(job);
                 (void)pthread_mutex_lock(&h->lock);
                 job->done = true;
-                put(&h->done, job);
+                left = h->left;
+                if (!left)
+                        put(&h->done, job);
                 (void)pthread_mutex_unlock(&h->lock);
+                if (left) {
+                        free(job);
+                        discard(h);
+                        return NULL;
+                }
                 waker_ring(h->waker, &h->slot);
         }
         return NULL;
@@ -141,13 +156,26 @@ void helper_stop(struct helper *h)
         join(h);
 }
 
+bool helper_leave(struct helper *h, struct helper_job *job)
+{
+        bool left;
+
+        (void)pthread_mutex_lock(&h->lock);
+        left = h->left = !job->done;
+        if (left) {
+                waker_forget(h->waker, &h->slot); /* from here on it does not ring */
+                (void)pthread_detach(h->thread);
+        }
+        (void)pthread_mutex_unlock(&h->lock); /* it may be gone afterwards */
+        return left;
+}
+
 struct helper *helper_free(struct helper *h)
 {
         if (!h)
                 return NULL;
         helper_stop(h);
         waker_forget(h->waker, &h->slot);
-        (void)pthread_mutex_destroy(&h->lock);
-        free(h);
+        discard(h);
         return NULL;
 }

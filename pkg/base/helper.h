@@ -25,5 +25,9 @@ struct helper_job *helper_take(struct helper *); /* in the order they came; NULL
 bool helper_stopping(struct helper *);
 /* Waits for the job under way; no other begins. Then helper_take gives back all of them, done or not. */
 void helper_stop(struct helper *);
+/* For a job that may never come to its end, the only one: gives it up with its helper. The thread goes on by
+ * itself, and frees both when the job ends; so the job must be what malloc returned. false: the job has
+ * ended, and is there to be taken. */
+bool helper_leave(struct helper *, struct helper_job *) MUST_CHECK;
 /* Stops it; what was not taken is the caller's again. NULL is fine. Returns NULL */
 struct helper *helper_free(struct helper *);

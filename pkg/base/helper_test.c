@@ -63,6 +63,39 @@ static void run_until_taken(int n)
         assert_int_equal(b.taken_n, n);
 }
 
+static _Atomic bool may_end, ended;
+
+static void hang(struct helper_job *base UNUSED)
+{
+        b.began = true;
+        while (!may_end)
+                (void)sched_yield();
+        ended = true;
+}
+
+/* The thread frees what nobody waits for: a leak, or a use after it, is seen by the sanitizer. */
+static void what_does_not_end_is_left(void **state UNUSED)
+{
+        struct job *j = calloc(1, sizeof(*j)), *done = calloc(1, sizeof(*done));
+        struct error err;
+
+        assert_true(j && done);
+        j->job.work = hang;
+        assert_int_equal(helper_submit(b.helper, &j->job, &err), 0);
+        while (!b.began)
+                (void)sched_yield();
+        assert_true(helper_leave(b.helper, &j->job));
+        may_end = true;
+        while (!ended)
+                (void)sched_yield();
+        /* One that ended meanwhile is still the caller's. */
+        assert_int_equal(helper_new(&b.helper, loop_waker(b.loop), &b.task, &err), 0);
+        submit(done, 1);
+        run_until_taken(1);
+        assert_false(helper_leave(b.helper, &done->job));
+        free(done);
+}
+
 static int setup(void **state UNUSED)
 {
         struct error err;
@@ -136,6 +169,7 @@ static void stop_waits_for_the_one_under_way_and_begins_no_other(void **state UN
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(what_does_not_end_is_left, setup, teardown),
                 cmocka_unit_test_setup_teardown(jobs_come_back_in_their_order, setup, teardown),
                 cmocka_unit_test_setup_teardown(one_after_the_other_is_worked_on, setup, teardown),
                 cmocka_unit_test_setup_teardown(stop_waits_for_the_one_under_way_and_begins_no_other, setup,

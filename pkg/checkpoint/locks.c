@@ -11,17 +11,17 @@
 #include "checkpoint/filestore.h"
 
 static const usec LOOK = 500 * USEC_MSEC, HANDING_OVER = 10 * USEC_SEC, AVOID = 3 * USEC_SEC;
-static const usec AT_DOOR = 10 * USEC_MSEC, YIELD = 2 * USEC_SEC;
-/* A key's stretch, by where each part begins. */
+static const usec RETRY_ENTRY = 10 * USEC_MSEC, YIELD = 2 * USEC_SEC;
+/* The parts of a key's range, by their first bytes. */
 enum {
-        STRETCH_BITS = 12,
-        SLOTS = 0,                          /* a byte for each: its holder's */
-        WAITING = SLOTS + LOCK_SLOTS_MOST,  /* for each number: those who hold so many and wait for more */
-        IN_USE = WAITING + LOCK_SLOTS_MOST, /* for each number of slots, from 1 on: who goes by it */
-        WISHED = IN_USE + LOCK_SLOTS_MOST,  /* the same: who would */
-        DOOR = WISHED + LOCK_SLOTS_MOST,    /* one byte: who is about to go by a number */
+        RANGE_BITS = 12,
+        SLOTS = 0,                          /* a byte for each slot, locked by its holder */
+        WAITING = SLOTS + LOCK_SLOTS_MOST,  /* for each count: processes that hold so many and want more */
+        IN_USE = WAITING + LOCK_SLOTS_MOST, /* for each number of slots, from 1 on: processes that use it */
+        WANTED = IN_USE + LOCK_SLOTS_MOST,  /* the same: processes that wait to use it */
+        ENTRY = WANTED + LOCK_SLOTS_MOST,   /* one byte: locked while a process checks and takes a number */
 };
-_Static_assert(DOOR < 1 << STRETCH_BITS, "all fit into a stretch");
+_Static_assert(ENTRY < 1 << RANGE_BITS, "all parts fit into a range");
 
 struct lock_file {
         struct loop *loop;
@@ -30,7 +30,7 @@ struct lock_file {
 
 struct lock_slot {
         enum claim_state state;
-        usec give_up_at, avoid_until; /* given up for another: it is his to take */
+        usec give_up_at, avoid_until; /* until then it is left to the process that waited for it */
 };
 struct lock_end {
         struct lock_file *file;
@@ -38,10 +38,10 @@ struct lock_end {
         off_t base;
         uint64_t changes, told;
         uint32_t n;
-        int64_t waiting_with; /* slots: the mark that is set; -1: none */
-        bool inside;          /* all others inside go by the same number of slots */
-        uint32_t others;      /* by how many others go, who are inside instead; 0: not known */
-        usec yield_until;     /* to those who wish for more slots; 0: not begun */
+        int64_t waiting_with; /* we have the lock in WAITING for this count; -1: none */
+        bool agreed;          /* every process that holds slots uses our number of them */
+        uint32_t others;      /* the number that others use instead; 0: not known */
+        usec yield_until;     /* to a process that waits with more slots; 0: to none */
         bool stopping;
         int failed; /* errno of the last lock; 0: none */
         char why[160];
@@ -73,7 +73,7 @@ static bool lock(struct lock_end *e, short type, off_t at)
 
 static void unlock(const struct lock_end *e, off_t at) { (void)lock_bytes(e, F_UNLCK, at, 1); }
 
-/* Has another process a lock on one of these? at: on which, from 0. It fails like lock. */
+/* Does another process lock one of these? at: the first such, from 0. Sets failed, as lock does. */
 static bool another_locks(struct lock_end *e, off_t from, off_t n, uint32_t *at)
 {
         struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = e->base + from, .l_len = n };
@@ -98,7 +98,7 @@ static void mark(struct lock_end *e, int64_t with)
         if (e->waiting_with >= 0)
                 unlock(e, WAITING + e->waiting_with);
         if (with >= 0 && lock_bytes(e, F_RDLCK, WAITING + with, 1) < 0)
-                with = -1; /* an older holder looks there: next time */
+                with = -1; /* another process is testing it: next time */
         e->waiting_with = with;
 }
 
@@ -112,8 +112,8 @@ static bool another_waits(struct lock_end *e, uint32_t with)
 
 /* ---- one number of slots ------------------------------------------------ */
 
-/* By how many do others go, or wish to go, before us? 0: by none; it fails like lock. */
-static uint32_t others_go_by(struct lock_end *e, usec now)
+/* The number that others use, or wait to use and come before us; 0: none. Sets failed, as lock does. */
+static uint32_t number_of_others(struct lock_end *e, usec now)
 {
         usec until = e->yield_until ? e->yield_until : now + YIELD;
         uint32_t found;
@@ -125,34 +125,35 @@ static uint32_t others_go_by(struct lock_end *e, usec now)
                 return 0;
         if (another_locks(e, IN_USE + (off_t)e->n, (off_t)LOCK_SLOTS_MOST - e->n, &found))
                 return e->n + found + 1;
-        if (e->failed || !another_locks(e, WISHED + (off_t)e->n, (off_t)LOCK_SLOTS_MOST - e->n, &found))
+        if (e->failed || !another_locks(e, WANTED + (off_t)e->n, (off_t)LOCK_SLOTS_MOST - e->n, &found))
                 return 0;
         e->yield_until = until;
-        return now < until ? e->n + found + 1 : 0; /* one that is asleep holds nobody up */
+        return now < until ? e->n + found + 1 : 0; /* one that is stuck holds nobody up for longer */
 }
 
-/* Only whoever is at the door goes in, so that no two go by different numbers. When to try again. */
-static usec go_in(struct lock_end *e, usec now)
+/* Only the process that holds the entry byte may take a number, so that no two take different ones. Returns
+ * when to try again. */
+static usec enter(struct lock_end *e, usec now)
 {
         uint32_t others;
 
-        if (!lock(e, F_WRLCK, DOOR))
-                return now + (e->failed ? LOOK : AT_DOOR);
-        others = others_go_by(e, now);
-        e->inside = !others && !e->failed && lock(e, F_RDLCK, IN_USE + (off_t)e->n - 1);
-        unlock(e, DOOR);
-        e->changes += e->inside || others != e->others;
+        if (!lock(e, F_WRLCK, ENTRY))
+                return now + (e->failed ? LOOK : RETRY_ENTRY);
+        others = number_of_others(e, now);
+        e->agreed = !others && !e->failed && lock(e, F_RDLCK, IN_USE + (off_t)e->n - 1);
+        unlock(e, ENTRY);
+        e->changes += e->agreed || others != e->others;
         e->others = others;
-        if (!e->inside)
+        if (!e->agreed)
                 return now + LOOK;
-        unlock(e, WISHED + (off_t)e->n - 1);
+        unlock(e, WANTED + (off_t)e->n - 1);
         return now;
 }
 
-static void go_out(struct lock_end *e)
+static void leave(struct lock_end *e)
 {
-        unlock(e, (e->inside ? IN_USE : WISHED) + (off_t)e->n - 1);
-        e->inside = false;
+        unlock(e, (e->agreed ? IN_USE : WANTED) + (off_t)e->n - 1);
+        e->agreed = false;
         e->others = 0;
 }
 
@@ -203,7 +204,7 @@ static usec look_at_slots(struct lock_end *e, usec now)
         give_one(e, now);
         held = count(e, CLAIM_HELD);
         waiting = count(e, CLAIM_WAITING);
-        mark(e, waiting >= held + 2 ? (int64_t)held : -1); /* one who has two more may be there */
+        mark(e, waiting >= held + 2 ? (int64_t)held : -1); /* another may hold two more */
         return waiting || held > 1 ? now + LOOK : USEC_NEVER;
 }
 
@@ -216,11 +217,11 @@ static void turn(struct task *t, usec now)
         if (e->stopping) {
                 mark(e, -1);
                 if (count(e, CLAIM_WAITING) == e->n)
-                        go_out(e);
+                        leave(e);
         } else {
-                if (!e->inside)
-                        next = go_in(e, now);
-                if (e->inside)
+                if (!e->agreed)
+                        next = enter(e, now);
+                if (e->agreed)
                         next = look_at_slots(e, now);
         }
         e->changes += e->failed != failed;
@@ -311,8 +312,8 @@ int lock_end_new(struct lock_end **out, struct lock_file *file, struct str key, 
         e->task.turn = turn;
         e->n = slots;
         e->waiting_with = -1;
-        e->base = (off_t)(hash_bytes(0, key) >> (STRETCH_BITS + 2)) << STRETCH_BITS;
-        (void)lock_bytes(e, F_RDLCK, WISHED + (off_t)slots - 1, 1); /* it only decides who comes first */
+        e->base = (off_t)(hash_bytes(0, key) >> (RANGE_BITS + 2)) << RANGE_BITS;
+        (void)lock_bytes(e, F_RDLCK, WANTED + (off_t)slots - 1, 1); /* it only decides who comes first */
         loop_ready(file->loop, &e->task);
         *out = e;
         return 0;
@@ -322,7 +323,7 @@ struct lock_end *lock_end_free(struct lock_end *e)
 {
         if (!e)
                 return NULL;
-        (void)lock_bytes(e, F_UNLCK, 0, 1 << STRETCH_BITS);
+        (void)lock_bytes(e, F_UNLCK, 0, 1 << RANGE_BITS);
         loop_forget(e->file->loop, &e->task);
         free(e);
         return NULL;

@@ -1,15 +1,16 @@
-/* The claims port (port/claims.h) for processes of one machine: locks on bytes of the file DIR/claims, which
- * the kernel frees when their process ends, however it ends. One descriptor a process, whatever it claims.
- * Loop's thread.
+/* The claims port (port/claims.h) for processes of one machine: byte-range locks on the file DIR/claims. The
+ * kernel releases them when their process ends, however it ends. A process opens the file once. Loop's
+ * thread.
  *
- * Each user's key has a stretch of the file, by its hash: a byte for each slot, locked by its holder, and a
- * byte for each number of slots, on which those who wait and hold so many have a shared lock. Whoever waits,
- * or might have to give one up, looks twice a second; whoever holds the only slot never does.
+ * Each key has a range of the file, chosen by its hash. In it, a byte for each slot is locked by the process
+ * that holds the slot; and a byte for each possible count of slots has a shared lock of every process that
+ * holds so many and waits for more. A process that waits, or may have to give up a slot, looks twice a
+ * second; one that holds the only slot never looks.
  *
- * A slot says nothing without their number, which may differ from process to process while a file is edited.
- * So all who hold or take slots go by one number, on which they have a shared lock. Who comes with another
- * one waits, and says by how many the others go, until the last of them is gone; of several who wait with
- * different numbers the one with the most slots comes first. */
+ * What a slot stands for depends on how many there are, and while a file is edited, processes may disagree
+ * about that. So all that hold or take slots must agree on the number, and have a shared lock on the byte of
+ * that number. A process with another number waits until the last of them is gone, and reports both numbers;
+ * of several that wait with different numbers the one with the most slots goes first. */
 #pragma once
 
 #include "base/loop.h"
@@ -21,7 +22,7 @@ struct lock_file *lock_file_free(struct lock_file *); /* NULL is fine */
 
 enum { LOCK_SLOTS_MOST = 512 };
 struct lock_end;
-/* key: the same in each process; slots: 1 to LOCK_SLOTS_MOST; wake: made ready when a slot stands otherwise.
+/* key: the same in each process; slots: 1 to LOCK_SLOTS_MOST; wake: made ready when a slot's state changes.
  * Freed before the file. */
 int lock_end_new(struct lock_end **, struct lock_file *, struct str key, uint32_t slots, struct task *wake,
                  struct error *) MUST_CHECK;

@@ -73,6 +73,14 @@ static void number(struct writer *w, const char *key, int64_t value)
         writer_int(w, value);
 }
 
+static void number_as_text(struct writer *w, const char *key, int64_t value)
+{
+        char digits[24];
+
+        (void)snprintf(digits, sizeof(digits), "%" PRId64, value);
+        text(w, key, digits);
+}
+
 static void boolean(struct writer *w, const char *key, bool value)
 {
         writer_key(w, str_of(key));
@@ -147,6 +155,11 @@ static void begin(struct writer *w, enum child c, const struct trigger *t, const
         if (hash) {
                 object(w, "annotations");
                 text(w, ANNOTATION_HASH, hash);
+                writer_object_end(w);
+        } else if (child_is_lease(c)) {
+                object(w, "annotations");
+                number_as_text(w, WORKER_ANNOTATION_SLOTS, t->replicas);
+                number_as_text(w, WORKER_ANNOTATION_GENERATION, t->generation);
                 writer_object_end(w);
         } else if (expose && expose->annotations.n) {
                 object(w, "annotations");

@@ -7,6 +7,8 @@
 #include "log/log.h"
 #include "base/table.h"
 #include "controller/children.h"
+#include "controller/clash.h"
+#include "controller/decode.h"
 #include "controller/finalizers.h"
 #include "controller/sink.h"
 #include "controller/status.h"
@@ -53,6 +55,7 @@ struct work {
         struct trigger *trigger; /* NULL: it can't be decoded */
         struct buf invalid, sink, dead_letter, sink_message, hash, failed;
         struct buf stuck;   /* what keeps a worker's pod from starting, as its events say */
+        bool conflict;      /* invalid by another Trigger */
         bool look_again;    /* that may change without anything we watch */
         bool ending;        /* it is deleted, and held by our finalizer */
         struct buf outside; /* what it has outside the cluster; empty: nothing */
@@ -76,6 +79,7 @@ struct controller {
         int64_t busy;
         struct memory *memories;
         struct crew *crews;
+        struct clashes clashes;
 };
 
 static json_t *metadata_of(json_t *o) { return json_object_get(o, "metadata"); }
@@ -239,16 +243,13 @@ static void say_unknown(struct work *w, const struct problems *problems)
                  LOG_S("first", problems->first_unknown), LOG_I("members", problems->unknown));
 }
 
-/* Decodes what the API server gave through the one decoder. */
+/* What the API server gave, through the one decoder. */
 static void decode(struct work *w)
 {
-        struct problems problems = { .pass_unknown = true };
-        struct documents docs = { 0 };
-        char *json = json_dumps(w->object, JSON_COMPACT);
+        struct problems problems = { 0 };
 
-        if (json && yaml_parse(&docs, str_of(json), &problems) == 0 && docs.n == 1)
-                w->trigger = trigger_decode(docs.roots[0], w->controller->config.types,
-                                            w->controller->config.types_n, &problems);
+        w->trigger = decode_object(w->object, w->controller->config.types, w->controller->config.types_n,
+                                   &problems);
         if (!w->trigger && problems.n)
                 buf_printf(&w->invalid, "%s%s%s", problems.list[0].path ? problems.list[0].path : "",
                            problems.list[0].path && *problems.list[0].path ? ": " : "",
@@ -256,9 +257,7 @@ static void decode(struct work *w)
         else if (!w->trigger)
                 buf_text(&w->invalid, "can't be read");
         say_unknown(w, &problems);
-        documents_done(&docs);
         problems_done(&problems);
-        free(json);
 }
 
 /* ---- the status --------------------------------------------------------- */
@@ -280,7 +279,7 @@ static void record_changes(struct work *w, json_t *before)
                     (!old && strcmp(status, "Unknown") == 0))
                         continue;
                 if (strcmp(json_cstring(c, "type"), "Ready") == 0 && strcmp(status, "True") != 0 &&
-                    strcmp(reason, "InvalidSpec") != 0)
+                    strcmp(reason, "InvalidSpec") != 0 && strcmp(reason, STATUS_CONFLICT) != 0)
                         continue; /* the condition that keeps it from being ready has an event of its own */
                 if (strcmp(status, "Unknown") == 0)
                         continue;
@@ -354,6 +353,7 @@ static void write_status(struct work *w)
                 .uid = uid_of(w),
                 .source = w->trigger ? w->trigger->types[w->trigger->source].name : NULL,
                 .invalid = w->invalid.n ? w->invalid.p : NULL,
+                .conflict = w->conflict,
                 .sink = w->sink.n && !w->sink_reason ? w->sink.p : NULL,
                 .sink_reason = w->sink_reason,
                 .sink_message = w->sink_message.n ? w->sink_message.p : "",
@@ -1026,9 +1026,12 @@ static void reconcile(struct controller *c, const char *key)
         decode(w);
         if (w->trigger)
                 resolve_sink(w);
+        w->conflict = w->trigger && !deleted && clashes_find(&c->clashes, w->trigger, &w->invalid);
         outside = !deleted && w->trigger && trigger_external(w->trigger, &w->outside);
         if (deleted)
                 end_trigger(w);
+        else if (w->conflict)
+                conclude(w); /* the children stay as they were, as of a spec that can't be used */
         else if (w->trigger && finalizers_differ(w, outside))
                 /* before there is a worker, and so anything outside */
                 write_finalizers(w, outside ? FINALIZER : NULL, finalizers_ours);
@@ -1062,10 +1065,22 @@ static void enqueue(struct controller *c, const char *namespace_, const char *na
         loop_ready(c->loop, &c->task);
 }
 
-static void trigger_changed(void *cookie, const char *namespace_, const char *name, json_t *before UNUSED,
-                            json_t *object UNUSED)
+static void enqueue_it(void *cookie, const char *namespace_, const char *name)
 {
         enqueue(cookie, namespace_, name);
+}
+
+static void trigger_changed(void *cookie, const char *namespace_, const char *name, json_t *before UNUSED,
+                            json_t *object)
+{
+        struct controller *c = cookie;
+        const struct clash_change change = {
+                .namespace_ = namespace_, .name = name, .object = object, .later = controller_synced(c)
+        };
+
+        /* before anything is reconciled all are known */
+        clashes_note(&c->clashes, &change, c->config.types, c->config.types_n, enqueue_it, c);
+        enqueue(c, namespace_, name);
 }
 
 static const char *instance_of(json_t *before, json_t *object)
@@ -1239,6 +1254,7 @@ struct controller *controller_free(struct controller *c)
         memory_free(c, m);
         HASH_ITER(hh, c->crews, crew, next_crew)
         crew_free(c, crew);
+        clashes_done(&c->clashes);
         (void)recorder_free(c->recorder);
         (void)queue_free(c->queue);
         loop_forget(c->loop, &c->task);

@@ -10,6 +10,8 @@
 #include <cmocka.h>
 
 #include "controller/children.h"
+#include "controller/status.h"
+#include "json/value.h"
 #include "http/server/server.h"
 #include "source/source.h"
 
@@ -188,6 +190,7 @@ static void tell(const char *collection, const char *type, json_t *object)
 /* ---- the bench ---------------------------------------------------------- */
 
 #define TRIGGERS "/apis/sluice.dev/v1alpha1/triggers"
+#define TRIGGERS_OF_N "/apis/sluice.dev/v1alpha1/namespaces/n/triggers/"
 #define TRIGGER "/apis/sluice.dev/v1alpha1/namespaces/n/triggers/clock"
 #define DEPLOYMENTS "/apis/apps/v1/deployments"
 #define DEPLOYMENT "/apis/apps/v1/namespaces/n/deployments/clock-sluice"
@@ -526,6 +529,95 @@ static void a_spec_that_is_wrong_says_where_and_changes_nothing(void **state UNU
         assert_non_null(strstr(condition("Ready", "message"), "spec.source.timer.schedule: "));
 }
 
+/* A Trigger NAME that reads one stream as one app. */
+static json_t *dis(const char *name, int generation, const char *created, const char *app)
+{
+        json_t *t = trigger(generation, "", TIMER);
+
+        assert_int_equal(json_object_set_new(
+                                 json_object_get(t, "spec"), "source",
+                                 json_pack("{s{ssss s{ss ss s{s{ssss} s{ssss}}}}}", "dis", "streamName",
+                                           "orders", "appName", app, "cloud", "region", "cn-north-4",
+                                           "projectID", "p", "credentials", "accessKeySecretRef", "name", "s",
+                                           "key", "a", "secretKeySecretRef", "name", "s", "key", "b")),
+                         0);
+        assert_int_equal(json_object_update_new(json_object_get(t, "metadata"),
+                                                json_pack("{ssssss}", "name", name, "uid", name,
+                                                          "creationTimestamp", created)),
+                         0);
+        return t;
+}
+
+static void put_dis(json_t *t)
+{
+        char path[256];
+        FREE_AT_END char *text = json_dumps(t, JSON_COMPACT);
+
+        (void)snprintf(path, sizeof(path), TRIGGERS_OF_N "%s",
+                       json_string_value(json_object_get(json_object_get(t, "metadata"), "name")));
+        (void)put(TRIGGERS, path, text, 0);
+        json_decref(t);
+}
+
+static bool both_are_told(void)
+{
+        return count("PATCH", TRIGGERS_OF_N "first/status") && count("PATCH", TRIGGERS_OF_N "late/status");
+}
+static bool the_late_one_is_told(void) { return count("PATCH", TRIGGERS_OF_N "late/status") > 0; }
+static bool the_late_one_runs(void)
+{
+        return count("PATCH", "/apis/apps/v1/namespaces/n/deployments/late-sluice") > 0;
+}
+
+static const char *ready_of(const char *status_path, const char *member)
+{
+        json_t *status = json_object_get(last("PATCH", status_path)->body, "status");
+
+        return json_cstring(status_condition(status, "Ready"), member);
+}
+
+static void of_two_that_clash_the_later_waits(void **state UNUSED)
+{
+        json_t *first = dis("first", 1, "2026-11-24T10:00:00Z", "shared");
+
+        put_dis(dis("late", 1, "2026-11-24T11:00:00Z", "shared"));
+        put_dis(json_incref(first));
+        put_dis(dis("other", 1, "2026-11-24T12:00:00Z", "own"));
+        start();
+        run_until(both_are_told);
+        assert_string_equal(ready_of(TRIGGERS_OF_N "late/status", "reason"), "Conflict");
+        assert_memory_equal(ready_of(TRIGGERS_OF_N "late/status", "message"),
+                            "spec.source.dis.appName: the Triggers n/late and n/first read stream orders as "
+                            "the same app, shared: ",
+                            100);
+        assert_non_null(strstr(ready_of(TRIGGERS_OF_N "late/status", "message"), ": n/first came first"));
+        assert_string_equal(ready_of(TRIGGERS_OF_N "first/status", "reason"), "WorkerStarting");
+        assert_int_equal(count("PATCH", "/apis/apps/v1/namespaces/n/deployments/first-sluice"), 1);
+        assert_false(the_late_one_runs());
+        forget_calls();
+        tell(TRIGGERS, "DELETED", first);
+        json_decref(first);
+        run_until(the_late_one_runs);
+}
+
+/* Whoever runs keeps what another, though older, comes to want. */
+static void who_has_it_keeps_it(void **state UNUSED)
+{
+        json_t *edited = dis("late", 2, "2026-11-24T09:00:00Z", "shared");
+
+        put_dis(dis("late", 1, "2026-11-24T09:00:00Z", "own"));
+        put_dis(dis("first", 1, "2026-11-24T10:00:00Z", "shared"));
+        start();
+        run_until(both_are_told);
+        assert_string_equal(ready_of(TRIGGERS_OF_N "late/status", "reason"), "WorkerStarting");
+        forget_calls();
+        tell(TRIGGERS, "MODIFIED", edited);
+        json_decref(edited);
+        run_until(the_late_one_is_told);
+        assert_string_equal(ready_of(TRIGGERS_OF_N "late/status", "reason"), "Conflict");
+        assert_false(the_late_one_runs());
+}
+
 static void members_of_another_version_are_no_matter(void **state UNUSED)
 {
         put_trigger(trigger(1, "", "{\"timer\":{\"schedule\":\"1h\",\"newer\":{}}}"));
@@ -657,6 +749,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(what_fails_is_told_and_tried_again, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_spec_that_is_wrong_says_where_and_changes_nothing, setup,
                                                 teardown),
+                cmocka_unit_test_setup_teardown(of_two_that_clash_the_later_waits, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_has_it_keeps_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(members_of_another_version_are_no_matter, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_finalizer_goes_when_nothing_is_outside, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_former_finalizer_is_replaced, setup, teardown),

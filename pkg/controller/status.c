@@ -270,7 +270,7 @@ static void ready(const struct status_facts *f, const struct verdict *const *par
                   struct verdict *v)
 {
         if (f->invalid) {
-                judge(v, "False", "InvalidSpec", f->invalid);
+                judge(v, "False", f->conflict ? STATUS_CONFLICT : "InvalidSpec", f->invalid);
                 return;
         }
         for (size_t pass = 0; pass < 2; pass++)

@@ -5,11 +5,15 @@
 
 #include "base/clock.h"
 
+/* Why a Trigger is not ready that waits for another one, which has what it wants. */
+#define STATUS_CONFLICT "Conflict"
+
 struct status_facts {
         int64_t generation;
         const char *uid;                        /* of the Trigger; NULL: not known */
         const char *source;                     /* "kafka"; NULL: not known (invalid) */
         const char *invalid;                    /* why the spec can't be used; NULL: it can */
+        bool conflict;                          /* because another Trigger has what it wants */
         const char *sink;                       /* resolved; NULL: not */
         const char *sink_reason, *sink_message; /* why not */
         const char *failed;                     /* why the children could not be applied; NULL: they were */

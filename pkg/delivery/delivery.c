@@ -822,10 +822,12 @@ static bool held_back(const struct delivery *d, usec now)
 
 static enum delivery_state current_state(const struct delivery *d, usec now)
 {
-        return d->final            ? DELIVERY_BLOCKED
-               : held_back(d, now) ? DELIVERY_THROTTLED
-               : d->failing        ? DELIVERY_RETRYING
-                                   : DELIVERY_IDLE;
+        /* Where nothing is accepted any more, a pause is no restraint, and a try no recovery. */
+        return d->final                               ? DELIVERY_BLOCKED
+               : d->failing && flow_is_open(&d->flow) ? DELIVERY_RETRYING
+               : held_back(d, now)                    ? DELIVERY_THROTTLED
+               : d->failing                           ? DELIVERY_RETRYING
+                                                      : DELIVERY_IDLE;
 }
 
 static bool state_next(struct delivery *d, usec now, struct action *a)

@@ -143,6 +143,7 @@ usec flow_deadline(const struct flow *f, usec now)
         return at > now ? at : USEC_NEVER;
 }
 
+bool flow_is_open(const struct flow *f) { return f->opened > 0; }
 bool flow_paused(const struct flow *f, usec now) { return now < f->paused_until; }
 
 bool flow_throttles(const struct flow *f, usec now)

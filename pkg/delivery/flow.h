@@ -42,6 +42,8 @@ void flow_accepted(struct flow *, uint32_t in_flight, usec sent_at, usec now);
 void flow_refused(struct flow *, struct random *, usec sent_at, usec retry_after, usec now);
 /* When flow_allows may turn true by time alone; USEC_NEVER: it is true, or only an answer can change it. */
 usec flow_deadline(const struct flow *, usec now);
+/* the circuit: a whole window was refused, and nothing was accepted since */
+bool flow_is_open(const struct flow *);
 /* nothing may be sent for a time: the sink asked for it, or the circuit is open */
 bool flow_paused(const struct flow *, usec now);
 /* It holds back: the circuit is open, or the limit under half of what it was before the sink refused. */

@@ -39,6 +39,7 @@ static struct bench {
         uint64_t detached;
         enum outcome outcome_of[MOST]; /* by the record's index; OUTCOME_MAX: not yet */
         enum delivery_state state;
+        size_t states; /* told so far */
         char text[256];
         size_t pulled; /* all actions */
 } b;
@@ -132,6 +133,7 @@ static UNUSED void take_action(const struct action *a)
                 return;
         case ACTION_STATE:
                 b.state = a->state;
+                b.states++;
                 (void)snprintf(b.text, sizeof(b.text), "%s", a->text);
                 return;
         }

@@ -21,39 +21,42 @@
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
 
-/* One that could not be started is tried again after so long, which doubles. */
+/* How long sources may take to stop after the grace; and how long before its end the requests that are still
+ * in flight are counted, which are cancelled then. */
+static const usec SOURCES_GRACE = 5 * USEC_SEC, SHORTLY = USEC_MSEC;
+/* The pause before a Trigger that could not be started is tried again; it doubles each time. */
 static const usec AGAIN_FIRST = USEC_SEC, AGAIN_MOST = USEC_MINUTE;
-/* For so long at once, and so many; then it is the turn of others. What is stopped costs little here, and
- * more when its pipeline has its turn: hence the number. */
+/* How long, and on how many entries, the host works in one pass of the loop. The number matters where
+ * pipelines are stopped: that takes no time here, but their own turns do. */
 static const usec TURN_MOST = 4 * USEC_MSEC;
 enum { TURN_ENTRIES = 64 };
 static char no_memory[] = "out of memory";
 
 struct entry {                 /* a Trigger */
-        struct list_node node; /* of the host's entries, or of those that are superseded */
+        struct list_node node; /* in the host's entries or superseded */
         struct host *host;
         struct task task; /* observes the pipeline */
         struct trigger *trigger;
         struct host_options options;
-        struct pipeline *pipeline; /* NULL: suspended, failed, or between two */
+        struct pipeline *pipeline; /* NULL: suspended, failed, or not started yet */
         struct file_store_end *file;
         struct kube_checkpoint *checkpoint;
-        struct lock_end *locks; /* of a source that workers share, as the next */
+        struct lock_end *locks; /* this and leases: of a source that several workers share */
         struct kube_leases *leases;
         struct report *report; /* NULL: outside a cluster */
         struct admin_entry shown;
-        struct list ways;          /* of the host's paths: those by which it is reached */
-        bool in_the_way;           /* it failed by the path of another */
-        char *failure;             /* of the Trigger, or of its successor */
-        usec wait;                 /* after its last failure; 0: it did not fail */
-        struct list_node turn;     /* of the host's queue */
-        struct heap_node again;    /* of the host's later: when it is tried again */
+        struct list ways; /* the paths by which it is reached, in the host's paths */
+        bool in_the_way;  /* it failed because another Trigger has one of its paths */
+        char *failure;    /* why the Trigger, or its successor, could not be started; NULL: it did not fail */
+        usec wait;        /* the last pause after a failure; 0: it did not fail */
+        struct list_node turn;     /* in the host's queue */
+        struct heap_node again;    /* in the host's later, by when it is tried again */
         uint64_t changes;          /* of its earlier pipelines */
-        struct trigger *successor; /* starts once the pipeline has stopped, or beside it */
+        struct trigger *successor; /* to be started beside the pipeline, or once it has stopped; NULL: none */
         struct host_options successor_options;
-        usec give_up_at; /* what is in flight then, when it is stopped for the successor */
+        usec give_up_at; /* how long requests in flight may take once the pipeline is stopped */
         bool removed, stopping;
-        bool superseded; /* another has its name and place: only what it still has is finished */
+        bool superseded; /* another entry has its name: it only finishes what is in flight */
         char *key;       /* namespace/name */
         UT_hash_handle hh;
 };
@@ -65,24 +68,26 @@ struct host {
         struct cloud_client *cloud;
         struct recorder *recorder; /* NULL: outside a cluster */
         struct admin *admin;
-        struct file_store *files; /* opened with the first that needs it, as the next; NULL: none does */
+        struct file_store *
+                files; /* this and locks are opened with the first Trigger that needs them; NULL: none does */
         struct lock_file *locks;
         struct gate_host_config listen;
         struct gate_host *gates;
         struct fetch_client *fetches; /* of push sources */
         struct fetch fetch;
-        struct list entries, superseded; /* those of the second have no key */
+        struct list entries, superseded; /* only entries are in by_key */
         struct entry *by_key;
         struct paths paths;
-        bool paths_left;            /* since those that wait for one were looked at */
+        bool paths_left;            /* some became free since look_at_paths */
         struct list queue;          /* entries that are to be started, replaced, stopped or freed */
         struct heap later;          /* those that failed */
-        struct task work, lingered; /* work: those of the queue */
+        struct task work, lingered; /* work: on the queue */
         struct host_end end;        /* how it stops */
         usec stopped_at;
         usec give_up_at;
-        struct task rested; /* looks whether all is answered */
+        struct task rested; /* looks whether all requests are answered */
         bool stopping, answered;
+        bool gave_up, hangs; /* at the end of the grace, and of what sources have after it */
 };
 
 static struct entry *entry_of(struct list_node *n) { return LIST_ITEM(n, struct entry, node); }
@@ -93,7 +98,7 @@ static void wake_observer(struct host *h)
                 loop_ready(h->loop, h->config.observer);
 }
 
-/* It has its turn, after those that wait for theirs. */
+/* It has its turn after those that are in the queue already. */
 static void enqueue(struct entry *e)
 {
         if (!list_has(&e->turn))
@@ -131,7 +136,7 @@ static int open_in_cluster(struct entry *e, struct store *out, struct error *err
         return 0;
 }
 
-/* Several workers may share what it reads: its positions are kept where all of them find them. */
+/* Several workers may share its source: what one keeps in its own directory the others would not see. */
 static bool is_shared(const struct entry *e)
 {
         return !e->options.kind && e->trigger->types[e->trigger->source].shared;
@@ -171,8 +176,11 @@ static int lease_claims(struct entry *e, struct task *wake, struct claims *out, 
         BUF_AT_END struct buf name = BUF_INIT(1024);
         struct kube_leases_config config = { .namespace_ = e->trigger->namespace_,
                                              .me = e->host->config.pod,
-                                             .annotation = WORKER_ANNOTATION_WAITS,
+                                             .waits = WORKER_ANNOTATION_WAITS,
+                                             .number = WORKER_ANNOTATION_SLOTS,
+                                             .since = WORKER_ANNOTATION_GENERATION,
                                              .slots = (uint32_t)e->trigger->replicas,
+                                             .generation = e->trigger->generation,
                                              .seed = random_seed(),
                                              .wake = wake };
 
@@ -218,7 +226,7 @@ static void close_claims(void *cookie)
 
 /* ---- one Trigger -------------------------------------------------------- */
 
-/* What befalls its source, for those who look at it with kubectl. */
+/* A warning of its source becomes a Kubernetes event. */
 static void write_event(void *cookie, const struct notice *notice)
 {
         const struct entry *e = cookie;
@@ -296,20 +304,20 @@ static int start_pipeline(struct entry *e, struct error *err)
         return 0;
 }
 
-/* Nobody is told of it any more. */
+/* Neither the admin port nor the Trigger's status shows it any more. */
 static void hide(struct entry *e)
 {
         admin_remove(&e->shown);
         e->report = report_free(e->report);
 }
 
-/* It waits for its turn to start. */
+/* It is in the queue to be started. */
 static bool is_waiting(const struct entry *e)
 {
         return !e->pipeline && !e->failure && !e->removed && !e->trigger->suspend && list_has(&e->turn);
 }
 
-/* Its pipeline, or why there is none, or why its successor can't start. */
+/* Shows its pipeline at the admin port, why there is none, or why its successor could not be started. */
 static void show(struct entry *e)
 {
         admin_remove(&e->shown);
@@ -321,7 +329,7 @@ static void show(struct entry *e)
         admin_add(e->host->admin, &e->shown);
 }
 
-/* Others may be waiting for them. */
+/* Other Triggers may be waiting for paths that are free now. */
 static void say_paths_left(struct host *h)
 {
         h->paths_left = true;
@@ -355,7 +363,7 @@ static void keep_failure(struct entry *e, const char *why)
 
 static struct log_scope log_of(const struct trigger *t) { return log_scope_of(t->namespace_, t->name); }
 
-/* It, or its successor, could not be started: tried again later. */
+/* It, or its successor, could not be started, and is tried again later. */
 static void failed(struct entry *e, const char *why)
 {
         struct host *h = e->host;
@@ -381,7 +389,7 @@ static void started(struct entry *e)
         show(e);
 }
 
-/* before: what its predecessor, which still runs, is reached by; NULL: there is none. */
+/* before: the paths of its predecessor, which still runs; NULL: there is none. */
 static int take_paths(struct entry *e, const struct list *before, struct error *err)
 {
         leave_paths(e);
@@ -439,7 +447,7 @@ static void succeed(struct entry *e)
         e->options = e->successor_options;
 }
 
-/* The pipeline has stopped, or there was none: who comes now? */
+/* Its pipeline has stopped, or there was none: it is freed, or its Trigger or successor is started. */
 static int go_on(struct entry *e, struct error *err)
 {
         struct pipeline_status s;
@@ -514,7 +522,7 @@ static struct entry *entry_new(struct host *h, struct trigger *t)
         return e;
 }
 
-/* A new one has its name and its place, and the requests. */
+/* The successor, which has been started, takes its name, its place among the entries and its requests. */
 static void supersede(struct entry *e, struct entry *successor)
 {
         struct host *h = e->host;
@@ -536,7 +544,7 @@ static void supersede(struct entry *e, struct entry *successor)
                 paths_inherit(&h->paths, &successor->ways, &e->ways);
                 say_paths_left(h);
         }
-        pipeline_pass_by(e->pipeline);
+        pipeline_pass_by(e->pipeline, successor->pipeline);
         e->stopping = true;
         loop_ready(h->loop, &e->task);
         started(successor);
@@ -547,7 +555,7 @@ static const struct trigger *wanted(const struct entry *e)
         return e->successor ? e->successor : e->trigger;
 }
 
-/* Whose path it waits for; NULL: nobody's. */
+/* The Trigger that has one of its paths; NULL: none. */
 static struct entry *in_the_way_of(const struct entry *e)
 {
         const struct trigger *other = paths_other(&e->host->paths, &e->ways, wanted(e));
@@ -555,7 +563,8 @@ static struct entry *in_the_way_of(const struct entry *e)
         return other ? find(e->host, other->namespace_, other->name) : NULL;
 }
 
-/* Such as two that swap their paths. */
+/* Does it wait for a path of a Trigger that waits for one of its own, perhaps by way of others? So two do
+ * that swap their paths. */
 static bool wait_for_each_other(const struct entry *e)
 {
         const struct entry *o = e;
@@ -570,15 +579,15 @@ static bool wait_for_each_other(const struct entry *e)
         return false;
 }
 
-/* Requests go past it from now on. */
+/* It gets no more requests. */
 static void pass_by(struct entry *e)
 {
         leave_paths(e);
-        pipeline_pass_by(e->pipeline);
-        loop_ready(e->host->loop, &e->task); /* it may have stopped already: then it goes on from there */
+        pipeline_pass_by(e->pipeline, NULL);
+        loop_ready(e->host->loop, &e->task); /* it may have stopped already */
 }
 
-/* The successor serves at once, if it can be started; otherwise what ran goes on. */
+/* Starts the successor beside it, which serves at once; if that fails, the pipeline goes on. */
 static int replace_beside(struct entry *e, struct error *err)
 {
         struct entry *n = entry_new(e->host, e->successor);
@@ -613,14 +622,14 @@ static void stop_entry(struct entry *e, usec give_up_at)
 {
         if (!e->pipeline)
                 return;
-        loop_ready(e->host->loop, &e->task); /* it may have stopped already: then it goes on from there */
+        loop_ready(e->host->loop, &e->task); /* it may have stopped already */
         if (e->stopping)
                 return;
         e->stopping = true;
         pipeline_stop(e->pipeline, give_up_at);
 }
 
-/* What there is to do for it. */
+/* Takes the next step: starts, replaces, stops or frees it. -1: what was to be started failed. */
 static int advance(struct entry *e, struct error *err)
 {
         if (!e->pipeline || pipeline_stopped(e->pipeline))
@@ -632,7 +641,8 @@ static int advance(struct entry *e, struct error *err)
         return 0;
 }
 
-/* Known from now on; what there is to do waits. Takes the Trigger. NULL: out of memory. */
+/* The entry of a Trigger that is to be run like this; advance does the rest. Takes the Trigger. NULL: out of
+ * memory. */
 static struct entry *want(struct host *h, struct trigger *t, const struct host_options *options,
                           usec give_up_at)
 {
@@ -687,7 +697,7 @@ int host_want(struct host *h, struct trigger *t, const struct host_options *opti
 
 size_t host_waiting(const struct host *h) { return h->queue.n; }
 
-/* Those that wait for a path that is nobody's any more are next. */
+/* Puts those that waited for a path that is free now at the head of the queue. */
 static void look_at_paths(struct host *h)
 {
         struct list_node *first = h->queue.first;
@@ -701,7 +711,7 @@ static void look_at_paths(struct host *h)
         h->paths_left = false;
 }
 
-/* Those that failed whose time has come. */
+/* Queues those that failed and are due. */
 static void look_at_later(struct host *h, usec now)
 {
         for (struct heap_node *n; (n = heap_first(&h->later)) && n->at <= now;) {
@@ -717,7 +727,7 @@ static void log_failure(const struct entry *e, const struct error *err)
         const struct log_scope log = log_of(e->trigger);
 
         if (e->wait > AGAIN_FIRST)
-                return; /* it was said */
+                return; /* it was logged */
         if (e->pipeline)
                 log_error_for(&log, "a Trigger's change can't be started: it goes on as it was",
                               LOG_S("error", err->text));
@@ -725,7 +735,7 @@ static void log_failure(const struct entry *e, const struct error *err)
                 log_error_for(&log, "a Trigger can't be started", LOG_S("error", err->text));
 }
 
-/* Each in its turn, for a moment: what runs goes on meanwhile. */
+/* Works on the queue for a moment, and goes on in the next pass of the loop. */
 static void work(struct task *t, usec now)
 {
         struct host *h = CONTAINER_OF(t, struct host, work);
@@ -788,7 +798,7 @@ void host_remove(struct host *h, const char *namespace_, const char *name, usec 
         e->give_up_at = give_up_at;
         forget_failure(e);
         if (e->pipeline && runs_beside(e->trigger, &e->options))
-                pass_by(e); /* its path is nobody's at once */
+                pass_by(e); /* its paths are free at once */
         enqueue(e);
 }
 
@@ -808,8 +818,8 @@ const struct trigger *host_find(const struct host *h, const char *namespace_, co
 
 /* ---- all of them -------------------------------------------------------- */
 
-/* Whoever still sends here has not heard of the end, however long ago that was: a busy node's kube-proxy can
- * be many seconds late, and after the end of this process its connections have no route to a host. */
+/* A client that still connects has not heard that this worker ends: kube-proxy of a busy node can be many
+ * seconds late. Once the process has ended, such connections fail. */
 static usec linger_end(const struct host *h)
 {
         usec quiet = gate_host_last_accepted(h->gates) + h->end.quiet;
@@ -830,16 +840,76 @@ static void on_lingered(struct task *t, usec now)
         h->give_up_at = now + h->end.grace;
         for (struct list_node *n = h->entries.first; n; n = n->next)
                 stop_entry(entry_of(n), h->give_up_at);
+        loop_ready(h->loop, &h->rested);
 }
 
-/* For a pipeline a call is over once the listener has its answer, which the caller may take slowly; and what
- * has begun to arrive is still told that the worker stops. */
+static uint32_t in_flight(const struct list *entries)
+{
+        struct pipeline_status s;
+        uint32_t n = 0;
+
+        for (struct list_node *node = entries->first; node; node = node->next)
+                if (entry_of(node)->pipeline) {
+                        pipeline_status(entry_of(node)->pipeline, &s);
+                        n += s.stats.in_flight;
+                }
+        return n;
+}
+
+/* Just before the requests are cancelled. */
+static void give_up(struct host *h)
+{
+        uint32_t n = in_flight(&h->entries) + in_flight(&h->superseded);
+        bool callers = h->gates && gate_host_busy(h->gates);
+
+        h->gave_up = true;
+        if (n || callers)
+                log_warn(
+                        "requests in flight are given up: allow more time for a function that takes long, or "
+                        "for a caller that reads slowly",
+                        LOG_I("requests", n));
+}
+
+static void log_hanging(const struct entry *e)
+{
+        struct log_scope log = log_of(e->trigger);
+        struct pipeline_status s;
+        char unsaved[32] = "unknown";
+
+        pipeline_status(e->pipeline, &s);
+        if (s.unsaved >= 0)
+                (void)snprintf(unsaved, sizeof(unsaved), "%lld", (long long)s.unsaved);
+        log_warn_for(&log, "the source does not end in time; what was done and is not saved comes again",
+                     LOG_S("notSaved", unsaved), LOG_S("reason", s.source_text));
+}
+
+/* The peer of a source is silent: what is not saved there comes again. */
+static void leave_hanging(struct host *h)
+{
+        h->hangs = true;
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                if (entry_of(n)->pipeline && !pipeline_stopped(entry_of(n)->pipeline))
+                        log_hanging(entry_of(n));
+        wake_observer(h);
+}
+
+/* A pipeline is done with a request once the listener has the response, which the client may read slowly; and
+ * requests that have begun to arrive are still answered, with 503. */
 static void on_rested(struct task *t, usec now)
 {
         struct host *h = CONTAINER_OF(t, struct host, rested);
 
-        if (!h->stopping || !host_stopped(h))
+        if (!h->stopping)
                 return;
+        if (!h->gave_up && now >= h->give_up_at - SHORTLY)
+                give_up(h);
+        if (!host_stopped(h)) {
+                if (!h->hangs && now >= h->give_up_at + SOURCES_GRACE)
+                        leave_hanging(h);
+                if (!h->hangs)
+                        loop_arm(h->loop, t, h->give_up_at + (h->gave_up ? SOURCES_GRACE : -SHORTLY));
+                return;
+        }
         if (h->gates)
                 gate_host_drain(h->gates, 0);
         h->answered = !h->gates || now >= h->give_up_at || !gate_host_busy(h->gates);
@@ -865,7 +935,7 @@ void host_stop(struct host *h, const struct host_end *end)
         h->give_up_at = now + linger + end->grace;
         if (h->admin)
                 admin_drain(h->admin);
-        if (h->gates) /* who comes after that hears 503, until it has stopped */
+        if (h->gates) /* later requests are answered 503, until it has stopped */
                 gate_host_drain(h->gates, linger + end->grace);
         for (struct list_node *n = h->entries.first; n; n = n->next)
                 if (!linger || !entry_of(n)->pipeline || !is_push(entry_of(n)))
@@ -890,7 +960,7 @@ bool host_stopped(const struct host *h)
         return all_are(&h->entries, pipeline_stopped) && all_are(&h->superseded, pipeline_stopped);
 }
 
-bool host_ended(const struct host *h) { return host_stopped(h) && h->answered; }
+bool host_ended(const struct host *h) { return h->hangs || (host_stopped(h) && h->answered); }
 
 bool host_drained(const struct host *h)
 {

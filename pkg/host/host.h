@@ -33,7 +33,7 @@ struct host_options {
         const void *source_spec;        /* the kind's */
 };
 
-/* What there is to know of one. */
+/* The state of a Trigger. */
 struct host_entry {
         const struct trigger *trigger;
         bool runs;           /* there is a pipeline, or there will be one in a moment */
@@ -61,8 +61,8 @@ int host_set(struct host *, struct trigger *, const struct host_options *, usec 
 int host_want(struct host *, struct trigger *, const struct host_options *, usec give_up_at,
               struct error *) MUST_CHECK;
 size_t host_waiting(const struct host *); /* that have not had their turn; the observer hears of the last */
-/* One that can't be run here, and why: known, and shown as failed. Takes the Trigger. One of its name that
- * runs goes on instead. */
+/* For a Trigger that can't be run here: it is shown as failed, with this reason. Takes the Trigger. If one of
+ * its name runs, that one goes on. */
 int host_refuse(struct host *, struct trigger *, const char *why, struct error *) MUST_CHECK;
 /* Its paths are free at once, and the rest ends in its turn. One that is unknown is fine. */
 void host_remove(struct host *, const char *namespace_, const char *name, usec give_up_at);
@@ -70,17 +70,19 @@ void host_remove(struct host *, const char *namespace_, const char *name, usec g
 bool host_failed(const struct host *, const char *namespace_, const char *name);
 const struct trigger *host_find(const struct host *, const char *namespace_, const char *name);
 
-/* Reading stops at once. Those that are reached by requests go on while others may still know our address:
- * for linger, and then until no new connection has come for quiet, for linger_most (0: linger) at most. What
- * is in flight then may take grace. */
+/* Sources that read stop at once. Those that are reached by requests go on while clients may still have our
+ * address: for linger, then until no new connection has come for quiet, but no longer than linger_most (0:
+ * linger). Requests in flight may then take grace. */
 struct host_end {
         usec linger, quiet, linger_most, grace;
 };
 void host_stop(struct host *, const struct host_end *);
 bool host_stopped(const struct host *); /* nothing runs any more */
-/* And after host_stop, who called has the whole answer, or the grace is over. */
+/* And after host_stop all clients have the whole response, or the grace is over. Five seconds after that it
+ * has ended in any case: a source whose peer is silent may not be able to stop. Then host_stopped stays
+ * false, and the host can't be freed: the process must end without that. What was given up is in the log. */
 bool host_ended(const struct host *);
-bool host_drained(const struct host *); /* what runs has read and settled all that there is */
+bool host_drained(const struct host *); /* all sources are at their end, and their records settled */
 /* In the order in which they were set first. */
 void host_each(const struct host *, void (*)(void *cookie, const struct host_entry *), void *cookie);
 

@@ -14,6 +14,7 @@
 #include "http/server/server.h"
 #include "kube/client.h"
 #include "log/log.h"
+#include "tests/support/clock.h"
 #include "tests/support/trigger.h"
 
 enum { EVENTS = 64 };
@@ -24,11 +25,16 @@ static struct bench {
         struct kube_config config;
         struct kube_client *kube;
         struct host *host;
-        struct task watchdog, quiet;
+        struct task watchdog, quiet, probe;
+        unsigned opened, opened_before, passes, most_in_a_pass;
+        usec ticks; /* of a clock that shows another millisecond whenever it is looked at */
         char url[64];
         json_t *events[EVENTS];
         size_t events_n, wanted;
-        bool overdue;
+        bool overdue, hanging;
+        struct set_clock time;
+        struct clock clock;
+        struct task driver;
         int log, stderr_copy;
         char logged[65536];
 } b;
@@ -72,14 +78,18 @@ struct toy_spec {
         unsigned times;
         uint64_t lost;
         unsigned *refusals; /* so often it can't be opened; NULL: it can */
+        unsigned *opened;   /* counts; may be NULL */
+        bool hangs;         /* it never comes to its end */
 };
+
+static struct task *the_wake; /* of the one that hangs */
 
 static size_t toy_poll(struct source *source, struct pull_event *events, size_t max, usec now UNUSED)
 {
         struct toy *t = CONTAINER_OF(source, struct toy, source);
 
         assert_true(max > 0);
-        if (t->stopping && !t->closed) {
+        if (t->stopping && !t->closed && !(t->spec->hangs && b.hanging)) {
                 t->closed = true;
                 events[0] = (struct pull_event){ .kind = PULL_CLOSED };
                 return 1;
@@ -100,6 +110,8 @@ static void toy_stop(struct source *source)
         struct toy *t = CONTAINER_OF(source, struct toy, source);
 
         t->stopping = true;
+        if (t->spec->hangs)
+                the_wake = t->services->wake;
         loop_ready(t->services->loop, t->services->wake);
 }
 
@@ -120,6 +132,9 @@ static int toy_open(struct source **out, const void *spec, const struct services
         assert_non_null(t);
         t->services = services;
         t->spec = spec;
+        b.opened++;
+        if (of->opened)
+                ++*of->opened;
         *out = &t->source;
         return 0;
 }
@@ -135,8 +150,17 @@ static const struct source_kind toy = {
 
 /* ---- the bench ---------------------------------------------------------- */
 
-static int begin(void **state UNUSED)
+static usec next_tick(void *cookie UNUSED) { return ++b.ticks * USEC_MSEC; }
+
+/* How the bench is: in a cluster by the system's clock; or alone, by one that ticks, or that the test sets.
+ */
+enum mode { IN_CLUSTER, TICKING, SET };
+
+/* state: the mode, NULL: in a cluster. */
+static int begin(void **state)
 {
+        static const struct clock ticking = { .monotonic = next_tick, .wall = next_tick };
+        enum mode mode = *state ? *(const enum mode *)*state : IN_CLUSTER;
         struct http_server_config server = {
                 .address = "127.0.0.1:0", .head_max = 65536, .body_max = 1 << 20, .handle = handle
         };
@@ -147,11 +171,16 @@ static int begin(void **state UNUSED)
         b.watchdog.turn = too_late;
         b.quiet.turn = on_quiet;
         assert_int_equal(loop_new(&b.loop, &err), 0);
+        b.time = (struct set_clock){ .wall = 1795514400 * USEC_SEC, .monotonic = USEC_HOUR };
+        b.clock = (struct clock)SET_CLOCK(&b.time);
+        if (mode == SET)
+                loop_use_clock(b.loop, &b.clock);
         assert_int_equal(http_server_new(&b.server, b.loop, &server, &err), 0);
         (void)snprintf(b.url, sizeof(b.url), "http://127.0.0.1:%u", http_server_port(b.server));
         b.config.server = b.url;
         assert_int_equal(kube_client_new(&b.kube, b.loop, &b.config, &err), 0);
-        config.kube = b.kube;
+        config.kube = mode == IN_CLUSTER ? b.kube : NULL;
+        config.clock = mode == TICKING ? &ticking : mode == SET ? &b.clock : config.clock;
         assert_int_equal(host_new(&b.host, b.loop, &config, &err), 0);
         b.log = memfd_create("log", MFD_CLOEXEC);
         b.stderr_copy = dup(STDERR_FILENO);
@@ -187,22 +216,34 @@ static int end(void **state UNUSED)
         b.kube = kube_client_free(b.kube);
         b.server = http_server_free(b.server);
         loop_forget(b.loop, &b.quiet);
+        loop_forget(b.loop, &b.probe);
         b.loop = loop_free(b.loop);
         for (size_t i = 0; i < b.events_n; i++)
                 json_decref(b.events[i]);
         return 0;
 }
 
-static int try_set(const char *namespace_, const char *name, const struct toy_spec *spec, struct error *err)
+static struct trigger *trigger(const char *namespace_, const char *name)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
-        struct host_options options = { .sink = "http://127.0.0.1:9/", .kind = &toy, .source_spec = spec };
 
         buf_printf(&text,
                    "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: %s, uid: "
                    "uid-of-%s}\nspec:\n  source: {timer: {schedule: 1h}}\n  sink: {uri: 'http://f/'}\n",
                    name, namespace_, name);
-        return host_set(b.host, test_trigger(buf_view(&text)), &options, 0, err);
+        return test_trigger(buf_view(&text));
+}
+
+static struct host_options how(const struct toy_spec *spec)
+{
+        return (struct host_options){ .sink = "http://127.0.0.1:9/", .kind = &toy, .source_spec = spec };
+}
+
+static int try_set(const char *namespace_, const char *name, const struct toy_spec *spec, struct error *err)
+{
+        const struct host_options options = how(spec);
+
+        return host_set(b.host, trigger(namespace_, name), &options, 0, err);
 }
 
 static void set(const char *namespace_, const char *name, const struct toy_spec *spec)
@@ -280,8 +321,9 @@ static void check_count(void *cookie, const struct host_entry *e)
 
 static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 {
-        static const struct toy_spec orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11, NULL },
-                                     bills = { "Unheard", "something", 1, 0, NULL };
+        static const struct toy_spec
+                orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11, NULL, NULL, false },
+                bills = { "Unheard", "something", 1, 0, NULL, NULL, false };
         unsigned n = 0;
 
         b.wanted = 2;
@@ -303,7 +345,7 @@ static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 
 static void a_reason_that_comes_again_and_again_writes_few_events(void **state UNUSED)
 {
-        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0, NULL };
+        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0, NULL, NULL, false };
 
         b.wanted = 11; /* ten of their own, and one for all others */
         set("shop", "orders", &often);
@@ -320,6 +362,7 @@ static void check_failed(void *cookie, const struct host_entry *e)
         assert_false(e->runs);
         assert_string_equal(e->failure, "start shop/orders: not yet");
         assert_string_equal(e->status.source_text, e->failure);
+        assert_string_equal(pipeline_delivery(&e->status), "Stopped");
         assert_int_equal(e->status.source, SOURCE_FAILED);
         *changes = e->changes;
 }
@@ -334,7 +377,7 @@ static void check_started(void *cookie, const struct host_entry *e)
 static void one_that_fails_to_start_is_tried_again(void **state UNUSED)
 {
         unsigned refusals = 2;
-        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals };
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL, false };
         usec begun = clock_monotonic(&system_clock), took;
         struct error err;
         uint64_t changes;
@@ -359,7 +402,7 @@ static void one_that_fails_to_start_is_tried_again(void **state UNUSED)
 static void one_that_failed_is_tried_at_once_when_it_is_set_again(void **state UNUSED)
 {
         unsigned refusals = 1;
-        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals };
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL, false };
         struct error err;
 
         assert_int_equal(try_set("shop", "orders", &late, &err), -1);
@@ -369,8 +412,161 @@ static void one_that_failed_is_tried_at_once_when_it_is_set_again(void **state U
         assert_null(host_find(b.host, "shop", "orders"));
 }
 
+/* Turned in each pass, as whatever else runs is. */
+static void pass(struct task *t, usec now UNUSED)
+{
+        b.most_in_a_pass = MAX_OF(b.most_in_a_pass, b.opened - b.opened_before);
+        b.opened_before = b.opened;
+        b.passes++;
+        if (host_waiting(b.host))
+                loop_ready(b.loop, t);
+        else
+                loop_arm(b.loop, &b.quiet, clock_monotonic(&system_clock) + 50 * USEC_MSEC);
+}
+
+static void want(unsigned number, const struct toy_spec *spec)
+{
+        const struct host_options options = how(spec);
+        struct error err;
+        char name[16];
+
+        (void)snprintf(name, sizeof(name), "t%u", number);
+        assert_int_equal(host_want(b.host, trigger("shop", name), &options, 0, &err), 0);
+}
+
+static void check_waits(void *cookie, const struct host_entry *e)
+{
+        assert_true(e->waits && e->runs);
+        assert_null(e->failure);
+        assert_int_equal(e->status.source, SOURCE_CONNECTING);
+        assert_string_equal(e->status.source_text, "waits for its turn to start");
+        assert_string_equal(pipeline_delivery(&e->status), "Stopped");
+        ++*(unsigned *)cookie;
+}
+
+static void check_runs(void *cookie, const struct host_entry *e)
+{
+        assert_true(e->runs && !e->waits && !e->failure);
+        assert_string_equal(pipeline_delivery(&e->status), "Delivering");
+        ++*(unsigned *)cookie;
+}
+
+static void turn_until_all_had_their_turn(void)
+{
+        b.probe.turn = pass;
+        b.most_in_a_pass = 0;
+        b.opened_before = b.opened;
+        loop_ready(b.loop, &b.probe);
+        run();
+}
+
+static void many_hold_up_nothing_that_runs(void **state UNUSED)
+{
+        const struct toy_spec spec = { .opened = NULL };
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < 100; i++)
+                want(i, &spec);
+        assert_int_equal(b.opened, 0);
+        assert_int_equal(host_waiting(b.host), 100);
+        host_each(b.host, check_waits, &n);
+        assert_int_equal(n, 100);
+        turn_until_all_had_their_turn();
+        assert_int_equal(b.opened, 100);
+        assert_in_range(b.most_in_a_pass, 1, 4); /* four milliseconds, by that clock */
+        n = 0;
+        host_each(b.host, check_runs, &n);
+        assert_int_equal(n, 100);
+        for (unsigned i = 0; i < 100; i++) /* all are replaced, which takes the end of each */
+                want(i, &spec);
+        turn_until_all_had_their_turn();
+        assert_int_equal(b.opened, 200);
+        assert_in_range(b.most_in_a_pass, 1, 4);
+}
+
+static void what_is_wanted_last_is_what_runs(void **state UNUSED)
+{
+        unsigned first_opened = 0, second_opened = 0;
+        const struct toy_spec first = { .opened = &first_opened }, second = { .opened = &second_opened };
+
+        for (unsigned i = 0; i < 100; i++)
+                want(i, &first);
+        for (unsigned i = 0; i < 50; i++)
+                want(i, &second);
+        for (unsigned i = 90; i < 100; i++) {
+                char name[16];
+
+                (void)snprintf(name, sizeof(name), "t%u", i);
+                host_remove(b.host, "shop", name, 0);
+                assert_null(host_find(b.host, "shop", name));
+        }
+        turn_until_all_had_their_turn();
+        assert_int_equal(second_opened, 50);
+        assert_int_equal(first_opened, 40);
+        assert_non_null(host_find(b.host, "shop", "t89"));
+}
+
+static void a_stop_leaves_the_rest_unstarted(void **state UNUSED)
+{
+        const struct toy_spec spec = { .opened = NULL };
+
+        for (unsigned i = 0; i < 100; i++)
+                want(i, &spec);
+        host_stop(b.host, &(struct host_end){ 0 });
+        assert_true(host_stopped(b.host));
+        loop_arm(b.loop, &b.quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
+        run();
+        assert_int_equal(b.opened, 0);
+}
+
+/* Time passes where there is nothing to do before. */
+static void drive(struct task *t, usec now)
+{
+        usec next = loop_next(b.loop);
+
+        if (b.hanging ? host_ended(b.host) : host_stopped(b.host)) {
+                loop_stop(b.loop);
+                return;
+        }
+        assert_true(next < USEC_NEVER);
+        if (next > now)
+                set_clock_pass(&b.time, next - now);
+        loop_ready(b.loop, t);
+}
+
+/* A source may wait for a peer that says nothing, for ever; the process does not. */
+static void what_does_not_end_holds_up_no_end(void **state UNUSED)
+{
+        const struct toy_spec hangs = { .hangs = true }, ends = { .opened = NULL };
+        usec stopped;
+
+        b.hanging = true;
+        set("shop", "orders", &hangs);
+        set("shop", "other", &ends);
+        stopped = b.time.monotonic;
+        host_stop(b.host, &(struct host_end){ .grace = 20 * USEC_SEC });
+        b.driver.turn = drive;
+        loop_ready(b.loop, &b.driver);
+        (void)alarm(20);
+        loop_run(b.loop);
+        assert_int_equal(b.time.monotonic - stopped, 25 * USEC_SEC);
+        assert_false(host_stopped(b.host));
+        assert_true(pread(b.log, b.logged, sizeof(b.logged) - 1, 0) > 0);
+        assert_non_null(strstr(b.logged, "msg=\"the source does not end in time"));
+        assert_non_null(strstr(b.logged, "namespace=shop trigger=orders notSaved=unknown"));
+        assert_null(strstr(b.logged, "trigger=other notSaved"));
+        assert_null(strstr(b.logged, "requests in flight"));
+        b.hanging = false; /* for the end of the test */
+        loop_ready(b.loop, the_wake);
+        loop_ready(b.loop, &b.driver);
+        loop_run(b.loop);
+        (void)alarm(0);
+        loop_forget(b.loop, &b.driver);
+}
+
 int main(void)
 {
+        static enum mode ticking = TICKING, set_by_test = SET;
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(what_befalls_a_source_is_told_of_its_trigger, begin, end),
                 cmocka_unit_test_setup_teardown(a_reason_that_comes_again_and_again_writes_few_events, begin,
@@ -378,6 +574,14 @@ int main(void)
                 cmocka_unit_test_setup_teardown(one_that_fails_to_start_is_tried_again, begin, end),
                 cmocka_unit_test_setup_teardown(one_that_failed_is_tried_at_once_when_it_is_set_again, begin,
                                                 end),
+                cmocka_unit_test_prestate_setup_teardown(many_hold_up_nothing_that_runs, begin, end,
+                                                         &ticking),
+                cmocka_unit_test_prestate_setup_teardown(what_is_wanted_last_is_what_runs, begin, end,
+                                                         &ticking),
+                cmocka_unit_test_prestate_setup_teardown(what_does_not_end_holds_up_no_end, begin, end,
+                                                         &set_by_test),
+                cmocka_unit_test_prestate_setup_teardown(a_stop_leaves_the_rest_unstarted, begin, end,
+                                                         &ticking),
         };
 
         signals_block();

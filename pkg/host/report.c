@@ -6,13 +6,13 @@
 #include "kube/report.h"
 
 static const usec REFRESH = 15 * USEC_SEC;
-/* A failure that is over sooner is not told. */
+/* A failure that is over sooner is not reported. */
 static const usec SETTLING = USEC_SEC;
 
 struct report {
         const struct trigger *trigger;
         struct kube_report *kube;
-        enum delivery_state delivery; /* as it is told */
+        enum delivery_state delivery; /* as reported */
         usec delivery_since;          /* when it began to differ from that; 0: it does not */
 };
 
@@ -55,7 +55,7 @@ struct report *report_free(struct report *r)
         return NULL;
 }
 
-/* What is told of delivery is a state that lasts. When it may be told, if not yet; USEC_NEVER otherwise. */
+/* Only a delivery state that lasts is reported. Returns when to look again; USEC_NEVER: no need. */
 static usec settle_state(struct report *r, const struct pipeline_status *s, usec now)
 {
         if (s->delivery == r->delivery) {
@@ -71,7 +71,7 @@ static usec settle_state(struct report *r, const struct pipeline_status *s, usec
         return USEC_NEVER;
 }
 
-/* The report copies what the pipeline's status says, which is const: it wants texts of its own. */
+/* struct worker_status has char * members, and the pipeline's texts are const: hence the copies. */
 static void write_report(struct report *r, const struct pipeline_status *s)
 {
         char source[sizeof(s->source_text)], delivery[sizeof(s->delivery_text)],

@@ -745,7 +745,9 @@ static void a_lease_is_taken_upon_its_version_and_given_back(void **state UNUSED
                                          &(struct kube_leases_config){ .namespace_ = "n",
                                                                        .name = "t-sluice",
                                                                        .me = "p",
-                                                                       .annotation = "example.com/waits",
+                                                                       .waits = "example.com/waits",
+                                                                       .number = "example.com/slots",
+                                                                       .since = "example.com/since",
                                                                        .slots = 1,
                                                                        .seed = 1,
                                                                        .wake = &wake },
@@ -776,6 +778,46 @@ static void a_lease_is_taken_upon_its_version_and_given_back(void **state UNUSED
         close_script();
 }
 
+static void a_lease_says_how_many_there_are(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", LEASES "0", 200,
+                  "{\"metadata\":{\"resourceVersion\":\"5\",\"annotations\":{\"example.com/slots\":\"2\","
+                  "\"example.com/since\":\"8\"}}}" },
+        };
+        struct task wake = { .turn = on_quiet }, quiet = { .turn = on_quiet };
+        struct kube_leases *l;
+        struct claim c;
+        struct error err;
+
+        open_script(script, COUNT_OF(script));
+        assert_int_equal(kube_leases_new(&l, e.client,
+                                         &(struct kube_leases_config){ .namespace_ = "n",
+                                                                       .name = "t-sluice",
+                                                                       .me = "p",
+                                                                       .waits = "example.com/waits",
+                                                                       .number = "example.com/slots",
+                                                                       .since = "example.com/since",
+                                                                       .slots = 1,
+                                                                       .generation = 7,
+                                                                       .wake = &wake },
+                                         &err),
+                         0);
+        claims = kube_leases_port(l);
+        do {
+                loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
+                run();
+                claims.ops->look(claims.cookie, 0, &c);
+        } while (e.at < 1 || !c.failed);
+        assert_string_equal(
+                c.why, "the number of slots is 2 since generation 8, and this worker has 1, of generation "
+                       "7: it reads nothing more, and its pod can be deleted");
+        (void)kube_leases_free(l);
+        loop_forget(e.loop, &wake);
+        loop_forget(e.loop, &quiet);
+        close_script();
+}
+
 static void a_lease_that_is_missing_or_forbidden_is_named(void **state UNUSED)
 {
         static const struct step script[] = {
@@ -792,7 +834,9 @@ static void a_lease_that_is_missing_or_forbidden_is_named(void **state UNUSED)
                                          &(struct kube_leases_config){ .namespace_ = "n",
                                                                        .name = "t-sluice",
                                                                        .me = "p",
-                                                                       .annotation = "example.com/waits",
+                                                                       .waits = "example.com/waits",
+                                                                       .number = "example.com/slots",
+                                                                       .since = "example.com/since",
                                                                        .slots = 2,
                                                                        .wake = &wake },
                                          &err),
@@ -902,6 +946,7 @@ int main(void)
                 cmocka_unit_test(a_state_is_told_once_and_times_wait),
                 cmocka_unit_test(many_changes_are_few_writes),
                 cmocka_unit_test(a_lease_is_taken_upon_its_version_and_given_back),
+                cmocka_unit_test(a_lease_says_how_many_there_are),
                 cmocka_unit_test(a_lease_that_is_missing_or_forbidden_is_named),
                 cmocka_unit_test(an_event_that_comes_again_is_not_written_again),
         };

@@ -18,8 +18,9 @@ struct kube_leases {
         struct kube_client *client;
         struct slots *slots;
         struct task task, *wake;
-        char *path, *what, *me, *annotation; /* path and what: without the slot's number */
-        uint64_t changes;                    /* that were told */
+        char *path, *what; /* without the slot's number */
+        char *me, *waits, *number, *since;
+        uint64_t changes; /* that were told */
         uint32_t n;
         struct lease_call calls[];
 };
@@ -27,6 +28,14 @@ struct kube_leases {
 static struct loop *loop_of(const struct kube_leases *l) { return kube_client_loop(l->client); }
 
 /* ---- answers ------------------------------------------------------------ */
+
+/* 0: it is not there, or no number. */
+static int64_t number_in(const json_t *annotations, const char *name)
+{
+        int64_t n;
+
+        return str_to_int64(str_of(json_cstring(annotations, name)), &n) ? n : 0;
+}
 
 static void ended(void *cookie, const struct kube_answer *a)
 {
@@ -44,10 +53,13 @@ static void ended(void *cookie, const struct kube_answer *a)
                 (void)error_set(&err, ERROR_PROTOCOL, "%s%u: an answer that is no Lease", l->what, c->slot);
                 slots_failed(l->slots, c->slot, &err, now);
         } else {
+                const json_t *annotations = json_object_get(metadata, "annotations");
                 const struct slots_lease lease = {
                         .holder = json_cstring(spec, "holderIdentity"),
                         .renewed = json_cstring(spec, "renewTime"),
-                        .waits = json_cstring(json_object_get(metadata, "annotations"), l->annotation),
+                        .waits = json_cstring(annotations, l->waits),
+                        .slots = number_in(annotations, l->number),
+                        .generation = number_in(annotations, l->since),
                         .version = json_cstring(metadata, "resourceVersion"),
                         .duration = json_integer_value(json_object_get(spec, "leaseDurationSeconds")),
                         .transitions = json_integer_value(json_object_get(spec, "leaseTransitions")),
@@ -97,7 +109,7 @@ static void write_patch(const struct kube_leases *l, const struct slots_job *j, 
         if (j->waits) {
                 writer_key(&w, STR("annotations"));
                 writer_object(&w);
-                writer_key(&w, str_of(l->annotation));
+                writer_key(&w, str_of(l->waits));
                 if (*j->waits)
                         writer_string(&w, str_of(j->waits));
                 else
@@ -194,6 +206,9 @@ int kube_leases_new(struct kube_leases **out, struct kube_client *client,
                     const struct kube_leases_config *config, struct error *err)
 {
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        const struct slots_config slots = {
+                .me = config->me, .n = config->slots, .generation = config->generation, .seed = config->seed
+        };
         struct kube_leases *l = calloc(1, sizeof(*l) + config->slots * sizeof(l->calls[0]));
 
         if (!l)
@@ -208,12 +223,14 @@ int kube_leases_new(struct kube_leases **out, struct kube_client *client,
         l->path = buf_take(&path);
         l->what = buf_take(&what);
         l->me = str_dup(str_of(config->me));
-        l->annotation = str_dup(str_of(config->annotation));
+        l->waits = str_dup(str_of(config->waits));
+        l->number = str_dup(str_of(config->number));
+        l->since = str_dup(str_of(config->since));
         for (uint32_t i = 0; i < l->n; i++)
                 l->calls[i] = (struct lease_call){ .leases = l, .slot = i };
-        if (!l->path || !l->what || !l->me || !l->annotation)
+        if (!l->path || !l->what || !l->me || !l->waits || !l->number || !l->since)
                 (void)error_memory(err);
-        else if (slots_new(&l->slots, config->me, l->n, config->seed, err) == 0) {
+        else if (slots_new(&l->slots, &slots, err) == 0) {
                 loop_ready(loop_of(l), &l->task);
                 *out = l;
                 return 0;
@@ -233,7 +250,9 @@ struct kube_leases *kube_leases_free(struct kube_leases *l)
         free(l->path);
         free(l->what);
         free(l->me);
-        free(l->annotation);
+        free(l->waits);
+        free(l->number);
+        free(l->since);
         free(l);
         return NULL;
 }

@@ -11,11 +11,13 @@ struct kube_leases;
 struct kube_leases_config { /* copied */
         const char *namespace_, *name;
         const char *me; /* as holderIdentity: the pod */
-        /* an annotation of the Lease, in which one that waits says so */
-        const char *annotation;
+        /* Annotations of the Lease: in the first a worker that waits says so; the others say how many slots
+         * there are, and since which generation, if they are there. */
+        const char *waits, *number, *since;
         uint32_t slots;
+        int64_t generation; /* of what says that there are so many */
         uint64_t seed;
-        struct task *wake; /* made ready when a slot stands otherwise */
+        struct task *wake; /* made ready when a slot's state changes */
 };
 int kube_leases_new(struct kube_leases **, struct kube_client *, const struct kube_leases_config *,
                     struct error *) MUST_CHECK;

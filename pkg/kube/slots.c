@@ -5,53 +5,58 @@
 
 #include "base/random.h"
 
-/* What is in flight of a slot that is given up may take so long; of one that could not be renewed, until so
- * long after the last renewal. */
+/* How long records in flight may take after a slot is given up; and, when it could not be renewed, until how
+ * long after its last renewal. */
 static const usec HANDING_OVER = 10 * USEC_SEC, LOST_AT = 14 * USEC_SEC;
-static const usec MARK_LIFE = 15 * USEC_SEC; /* after which a holder that did not heed it is asked again */
+static const usec MARK_LIFE = 15 * USEC_SEC; /* then a holder that did not react is asked again */
 
 struct slot {
         enum claim_state state;
         usec give_up_at;
-        bool theirs;       /* LEAVING: another holds it already */
-        bool released;     /* LEAVING: it may be freed */
-        bool known, fresh; /* it was read once; what is known may be written upon */
-        bool just_read;    /* and this moment: the time to write */
+        bool theirs;   /* LEAVING: another worker holds it already */
+        bool released; /* LEAVING: it may be freed */
+        bool known,
+                fresh;  /* it was read once; the version we know is the last, so that a write may succeed */
+        bool just_read; /* in this very call: a write is decided upon now */
         bool busy;
         enum slots_job_kind doing;
-        usec asked_at, renewed_at; /* when the job began; when the last confirmed renewal did */
+        usec asked_at, renewed_at; /* when the job began; when the last confirmed renewal began */
         usec seen_at;              /* when holder or renewed was last seen to change */
         usec next_at;
-        usec avoid_until; /* given up for another: it is his to take */
-        usec marked_at;   /* when we said here that we wait; 0: we did not */
+        usec avoid_until; /* until then it is left to the worker that waited for it */
+        usec marked_at;   /* when we wrote here that we wait; 0: we did not */
         char *holder, *renewed, *waits, *version;
-        int64_t transitions;
+        int64_t slots, generation, transitions;
         usec duration;
 };
 
 struct slots {
         char *me;
         uint32_t n;
+        int64_t generation;
+        bool outdated; /* by the Leases there is another number of slots, of a later generation */
         struct random random;
         uint64_t changes;
         bool stopping;
         char why[480]; /* what the last look failed with; empty: it did not */
+        char outdated_by[240];
         char mark[300];
         struct slot slots[];
 };
 
 /* ---- life --------------------------------------------------------------- */
 
-int slots_new(struct slots **out, const char *me, uint32_t n, uint64_t seed, struct error *err)
+int slots_new(struct slots **out, const struct slots_config *config, struct error *err)
 {
-        struct slots *s = calloc(1, sizeof(*s) + n * sizeof(s->slots[0]));
+        struct slots *s = calloc(1, sizeof(*s) + config->n * sizeof(s->slots[0]));
 
-        if (!s || !(s->me = str_dup(str_of(me)))) {
+        if (!s || !(s->me = str_dup(str_of(config->me)))) {
                 free(s);
                 return error_memory(err);
         }
-        s->n = n;
-        random_init(&s->random, seed);
+        s->n = config->n;
+        s->generation = config->generation;
+        random_init(&s->random, config->seed);
         *out = s;
         return 0;
 }
@@ -105,7 +110,7 @@ static void leave(struct slots *s, struct slot *t, usec give_up_at)
         t->state = CLAIM_LEAVING;
 }
 
-/* By what we saw ourselves, nobody holds it any more. */
+/* Nobody holds it any more, as far as we have seen ourselves. */
 static bool is_free(const struct slots *s, const struct slot *t, usec now)
 {
         if (!t->known)
@@ -130,7 +135,7 @@ static bool replace(char **to, const char *from)
         return true;
 }
 
-/* "NAME 2"; the count, -1: nobody waits, or it can't be read. mine: it is our own mark. */
+/* Of "NAME 2" the 2; -1: no worker waits, or the text can't be read. mine: NAME is ours. */
 static int64_t waits_with(const struct slots *s, const struct slot *t, bool *mine)
 {
         const char *space = t->waits ? strrchr(t->waits, ' ') : NULL;
@@ -143,9 +148,40 @@ static int64_t waits_with(const struct slots *s, const struct slot *t, bool *min
         return n;
 }
 
+/* A slot whose Lease names another number of slots, of a later generation than ours; NULL: none. */
+static const struct slot *later_number(const struct slots *s)
+{
+        for (uint32_t i = 0; i < s->n; i++) {
+                const struct slot *t = &s->slots[i];
+
+                if (t->slots && t->slots != s->n && t->generation > s->generation)
+                        return t;
+        }
+        return NULL;
+}
+
 /* ---- what changes by time, and by what is seen -------------------------- */
 
-/* Somebody waits who holds fewer by two: this one is his. */
+static void look_for_another_number(struct slots *s, usec now)
+{
+        const struct slot *by = later_number(s);
+        bool before = s->outdated;
+
+        s->outdated = by != NULL;
+        s->changes += s->outdated != before;
+        if (!by)
+                return;
+        (void)snprintf(
+                s->outdated_by, sizeof(s->outdated_by),
+                "the number of slots is %lld since generation %lld, and this worker has %u, of generation "
+                "%lld: it reads nothing more, and its pod can be deleted",
+                (long long)by->slots, (long long)by->generation, s->n, (long long)s->generation);
+        for (uint32_t i = 0; i < s->n; i++)
+                if (s->slots[i].state == CLAIM_HELD)
+                        leave(s, &s->slots[i], now + HANDING_OVER);
+}
+
+/* Gives it up if a worker waits for it that holds at least two fewer. */
 static void even_out(struct slots *s, struct slot *t, usec now)
 {
         bool mine;
@@ -203,6 +239,8 @@ void slots_done(struct slots *s, uint32_t slot, const struct slots_lease *l, use
                 return;
         }
         t->known = true;
+        t->slots = l->slots;
+        t->generation = l->generation;
         t->transitions = l->transitions;
         t->duration = MIN_OF(MAX_OF(l->duration, (int64_t)0), (int64_t)3600) * USEC_SEC;
         if (changed)
@@ -213,11 +251,12 @@ void slots_done(struct slots *s, uint32_t slot, const struct slots_lease *l, use
         case SLOTS_READ:
         case SLOTS_WAIT: break;
         }
-        if (is_ours(t) && !is_me(s, t)) { /* somebody took it who saw no renewal */
+        if (is_ours(t) && !is_me(s, t)) { /* another worker has seen no renewal, and took it */
                 t->theirs = true;
                 leave(s, t, 0);
         }
         even_out(s, t, now);
+        look_for_another_number(s, now);
         t->just_read = t->doing == SLOTS_READ;
         t->next_at = t->just_read ? now : is_ours(t) ? t->asked_at + SLOTS_RENEW : soon(s, now);
 }
@@ -227,7 +266,7 @@ void slots_failed(struct slots *s, uint32_t slot, const struct error *err, usec 
         struct slot *t = &s->slots[slot];
 
         t->busy = false;
-        t->fresh = false; /* what was written may be there nevertheless */
+        t->fresh = false; /* the write may have succeeded nevertheless */
         if (err->kind == ERROR_CONFLICT) {
                 t->next_at = now;
                 return;
@@ -249,8 +288,8 @@ static uint32_t held_by(const struct slots *s, const char *who, usec now)
         return n;
 }
 
-/* Of those that others hold, is this the one to ask for? Of the richest holder, who has two more than we, one
- * that nobody else waits for; and only one of all. */
+/* Should we wait for this slot? Only if its holder has the most of all, and at least two more than we, no
+ * other worker waits for it, and we do not wait for another one already. */
 static bool to_ask_for(const struct slots *s, const struct slot *t, uint32_t ours, usec now)
 {
         uint32_t his = held_by(s, text(t->holder), now);
@@ -301,8 +340,7 @@ static bool renew_next(struct slots *s, struct slot *t, usec now, struct slots_j
                 return true;
         }
         (void)job(s, t, SLOTS_HOLD, now, out);
-        if (t->state == CLAIM_HELD &&
-            *text(t->waits)) /* it was judged when it was seen: he gets none of ours */
+        if (t->state == CLAIM_HELD && *text(t->waits)) /* even_out decided against it */
                 out->waits = "";
         return true;
 }
@@ -314,6 +352,10 @@ static bool take_next(struct slots *s, struct slot *t, usec now, struct slots_jo
         if (!t->fresh || !t->just_read)
                 return job(s, t, SLOTS_READ, now, out);
         t->just_read = false;
+        if (s->outdated) {
+                t->next_at = soon(s, now);
+                return false;
+        }
         if (is_free(s, t, now) && now >= t->avoid_until) {
                 (void)job(s, t, SLOTS_HOLD, now, out);
                 out->acquired = !is_me(s, t);
@@ -370,8 +412,11 @@ void slots_look(const struct slots *s, uint32_t slot, struct claim *out)
         *out = (struct claim){ .state = t->state, .give_up_at = t->give_up_at };
         if (t->state != CLAIM_WAITING)
                 return;
-        out->failed = *s->why;
-        out->why = *s->why ? s->why : *text(t->holder) && !is_me(s, t) ? t->holder : "";
+        out->failed = s->outdated || *s->why;
+        if (s->outdated)
+                out->why = s->outdated_by;
+        else
+                out->why = *s->why ? s->why : *text(t->holder) && !is_me(s, t) ? t->holder : "";
 }
 
 void slots_release(struct slots *s, uint32_t slot)

@@ -13,9 +13,10 @@ enum { WORKERS = 3, SLOTS = 8 };
 
 struct lease {
         char holder[32], renewed[32], waits[64], version[32];
-        int64_t transitions;
+        int64_t transitions, slots, generation;
 };
-static struct lease leases[SLOTS];
+static struct lease leases[SLOTS]; /* those from leases_n on are gone */
+static uint32_t leases_n;
 static uint64_t writes;
 
 static struct worker {
@@ -24,6 +25,7 @@ static struct worker {
         usec ahead; /* of its clock */
         bool cut;   /* its calls fail */
         bool slow;  /* it does not give back what is leaving */
+        uint32_t n; /* of slots, as it knows */
         usec died;
         usec lag; /* of answers, behind what they tell of */
         struct late {
@@ -34,15 +36,21 @@ static struct worker {
 static uint32_t slots_n;
 static usec now;
 
-static void start(int i, const char *name)
+static void start_of(int i, const char *name, uint32_t n, int64_t generation)
 {
+        const struct slots_config config = {
+                .me = name, .n = n, .generation = generation, .seed = (uint64_t)i + 1
+        };
         struct worker *w = &workers[i];
         struct error err;
 
         (void)snprintf(w->name, sizeof(w->name), "%s", name);
         w->cut = w->slow = false;
-        assert_int_equal(slots_new(&w->slots, name, slots_n, (uint64_t)i + 1, &err), 0);
+        w->n = n;
+        assert_int_equal(slots_new(&w->slots, &config, &err), 0);
 }
+
+static void start(int i, const char *name) { start_of(i, name, slots_n, 1); }
 
 static void end(int i) { workers[i].slots = slots_free(workers[i].slots); }
 
@@ -51,6 +59,7 @@ static int setup(void **state UNUSED)
         memset(leases, 0, sizeof(leases));
         memset(workers, 0, sizeof(workers));
         writes = 0;
+        leases_n = SLOTS;
         now = 1000 * USEC_SEC;
         for (int i = 0; i < SLOTS; i++)
                 (void)snprintf(leases[i].version, sizeof(leases[i].version), "0");
@@ -68,7 +77,14 @@ static void deliver(struct worker *w, uint32_t slot)
 {
         struct late *late = &w->late[slot];
         const struct lease *l = &late->lease;
-        const struct slots_lease seen = { l->holder, l->renewed, l->waits, l->version, 15, l->transitions };
+        const struct slots_lease seen = { .holder = l->holder,
+                                          .renewed = l->renewed,
+                                          .waits = l->waits,
+                                          .version = l->version,
+                                          .slots = l->slots,
+                                          .generation = l->generation,
+                                          .duration = 15,
+                                          .transitions = l->transitions };
 
         late->at = 0;
         slots_done(w->slots, slot, &seen, now + w->ahead);
@@ -81,6 +97,11 @@ static void answer(struct worker *w, const struct slots_job *j)
 
         if (w->cut) {
                 (void)error_set(&err, ERROR_UNREACHABLE, "no route");
+                slots_failed(w->slots, j->slot, &err, now + w->ahead);
+                return;
+        }
+        if (j->slot >= leases_n) {
+                (void)error_set(&err, ERROR_NOT_FOUND, "not found");
                 slots_failed(w->slots, j->slot, &err, now + w->ahead);
                 return;
         }
@@ -108,7 +129,7 @@ static struct claim look(int i, uint32_t slot)
 {
         struct claim c = { .state = CLAIM_WAITING };
 
-        if (workers[i].slots)
+        if (workers[i].slots && slot < workers[i].n)
                 slots_look(workers[i].slots, slot, &c);
         return c;
 }
@@ -117,7 +138,7 @@ static uint32_t held(int i)
 {
         uint32_t n = 0;
 
-        for (uint32_t s = 0; s < slots_n; s++)
+        for (uint32_t s = 0; s < workers[i].n; s++)
                 n += look(i, s).state == CLAIM_HELD;
         return n;
 }
@@ -132,14 +153,14 @@ static void step(void)
                 struct slots_job j;
                 int jobs = 0;
 
-                for (uint32_t s = 0; w->slots && s < slots_n; s++)
+                for (uint32_t s = 0; w->slots && s < w->n; s++)
                         if (w->late[s].at && now >= w->late[s].at)
                                 deliver(w, s);
                 while (w->slots && slots_next(w->slots, now + w->ahead, &j)) {
                         answer(w, &j);
                         assert_true(++jobs < 100);
                 }
-                for (uint32_t s = 0; w->slots && s < slots_n; s++)
+                for (uint32_t s = 0; w->slots && s < w->n; s++)
                         if (look(i, s).state == CLAIM_LEAVING && !w->slow)
                                 slots_release(w->slots, s);
         }
@@ -416,6 +437,89 @@ static void an_api_server_that_is_away(void **state UNUSED)
                 assert_true(now - since < 11 * USEC_SEC);
 }
 
+/* The controller's: how many slots there are now, and since when. */
+static void say_number(uint32_t n, int64_t generation)
+{
+        leases_n = n;
+        for (uint32_t i = 0; i < n; i++) {
+                leases[i].slots = n;
+                leases[i].generation = generation;
+                (void)snprintf(leases[i].version, sizeof(leases[i].version), "%llu",
+                               (unsigned long long)++writes);
+        }
+}
+
+/* Nobody ended the old worker, whose number is another by now: it gives up all, says so, and the new one
+ * reads everything. The longest in which a slot of the new one is not read, and in which both read. */
+static void outlive(uint32_t from, uint32_t to, bool cut, usec *unread, usec *both)
+{
+        usec since;
+
+        (void)teardown(NULL);
+        (void)setup(NULL);
+        slots_n = MAX_OF(from, to);
+        say_number(from, 5);
+        start_of(0, "old", from, 5);
+        assert_true(until_held(0, from) <= USEC_SEC);
+        pass(7 * USEC_SEC);
+        workers[0].cut = cut;
+        say_number(to, 6);
+        start_of(1, "new", to, 6);
+        *unread = *both = 0;
+        for (since = now; held(1) < to || held(0); step()) {
+                *both = held(0) && held(1) ? now - since : *both;
+                *unread = now - since;
+                assert_true(now - since < 40 * USEC_SEC);
+        }
+        workers[0].cut = false;
+        for (int i = 0; i < 60; i++) {
+                pass(USEC_SEC);
+                assert_int_equal(held(0), 0);
+                assert_int_equal(held(1), to);
+        }
+        assert_true(look(0, 0).failed);
+        assert_non_null(strstr(look(0, 0).why, "generation 6"));
+        assert_false(slots_stopped(workers[0].slots)); /* it waits, until it is ended */
+        slots_stop(workers[0].slots);
+        assert_true(slots_stopped(workers[0].slots));
+}
+
+static void a_worker_of_another_number_gives_way(void **state UNUSED)
+{
+        static const uint32_t numbers[][2] = { { 4, 2 }, { 2, 4 }, { 1, 8 }, { 8, 1 }, { 3, 5 } };
+
+        for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+                usec unread, both;
+
+                outlive(numbers[i][0], numbers[i][1], false, &unread, &both);
+                assert_true(unread <= 8 * USEC_SEC);
+                assert_true(both <= SLOTS_RENEW + USEC_SEC);
+                outlive(numbers[i][0], numbers[i][1], true, &unread, &both);
+                assert_true(unread <= 25 * USEC_SEC); /* as of one that was killed */
+                assert_true(both <= SLOTS_DEADLINE + USEC_SEC);
+        }
+}
+
+/* The new one came before the controller wrote the number: what it knows is later, and it stays. And one that
+ * is outdated takes part again once its number is the right one. */
+static void whose_number_is_later_stays(void **state UNUSED)
+{
+        slots_n = 4;
+        say_number(2, 5);
+        leases_n = 4;
+        start_of(1, "new", 4, 6);
+        assert_true(until_held(1, 4) <= USEC_SEC);
+        pass(USEC_MINUTE);
+        assert_int_equal(held(1), 4);
+        say_number(4, 6);
+        pass(USEC_MINUTE);
+        assert_int_equal(held(1), 4);
+        say_number(3, 7);
+        (void)until_held(1, 0);
+        say_number(4, 8);
+        (void)until_held(1, 4);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -434,6 +538,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(the_same_name_goes_on, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_waited_and_died_moves_one_slot_at_most, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_api_server_that_is_away, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_worker_of_another_number_gives_way, setup, teardown),
+                cmocka_unit_test_setup_teardown(whose_number_is_later_stays, setup, teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,11 @@
 #include "log/log.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/outlet.h"
 #include "json/writer.h"
 
 /* Set once before threads start; read by all. */
@@ -11,6 +13,9 @@ static struct {
         enum log_level least;
         enum log_format format;
 } log_config = { LOG_INFO, LOG_LOGFMT };
+
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct outlet log_outlet = { .fd = STDERR_FILENO }; /* under the lock */
 
 static const char *const level_names[LOG_LEVEL_MAX] = { "debug", "info", "warn", "error" };
 
@@ -123,20 +128,51 @@ struct log_scope log_scope_of(const char *namespace_, const char *trigger)
         return (struct log_scope){ { LOG_S("namespace", namespace_), LOG_S("trigger", trigger) } };
 }
 
+static void format(struct buf *out, struct line *line)
+{
+        BUF_AT_END struct buf time = BUF_INIT(64);
+
+        time_format(&time, clock_wall(&system_clock) / USEC_MSEC * USEC_MSEC);
+        line->time = buf_view(&time);
+        if (log_config.format == LOG_JSON)
+                format_json(out, line);
+        else
+                format_logfmt(out, line);
+}
+
+/* That lines are missing is said before the first one that finds room again. As long as this does not, it
+ * counts for the line that it stands before. */
+static bool say_dropped(void)
+{
+        BUF_AT_END struct buf text = BUF_INIT(1024);
+        uint64_t dropped = log_outlet.dropped;
+        struct log_field lines = LOG_I("lines", dropped);
+
+        if (!dropped)
+                return true;
+        format(&text, &(struct line){ .level = LOG_WARN,
+                                      .message = "lines of the log were dropped: nobody read them",
+                                      .fields = &lines,
+                                      .n = 1 });
+        if (text.failed || !outlet_write(&log_outlet, buf_view(&text)))
+                return false;
+        log_outlet.dropped = 0;
+        return true;
+}
+
 void log_write(const struct log_scope *scope, enum log_level level, const char *message,
                const struct log_field *fields, size_t n)
 {
-        BUF_AT_END struct buf text = BUF_INIT(65536), time = BUF_INIT(64);
-        struct line line = { .level = level, .message = message, .scope = scope, .fields = fields, .n = n };
+        BUF_AT_END struct buf text = BUF_INIT(65536);
 
         if (!log_enabled(level))
                 return;
-        time_format(&time, clock_wall(&system_clock) / USEC_MSEC * USEC_MSEC);
-        line.time = buf_view(&time);
-        if (log_config.format == LOG_JSON)
-                format_json(&text, &line);
-        else
-                format_logfmt(&text, &line);
-        if (!text.failed && write(STDERR_FILENO, text.p, text.n) < 0)
+        format(&text, &(struct line){
+                              .level = level, .message = message, .scope = scope, .fields = fields, .n = n });
+        if (text.failed)
                 return; /* nowhere to say so */
+        (void)pthread_mutex_lock(&log_lock);
+        if (say_dropped())
+                (void)outlet_write(&log_outlet, buf_view(&text));
+        (void)pthread_mutex_unlock(&log_lock);
 }

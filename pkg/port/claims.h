@@ -12,18 +12,18 @@
  *   no two workers differ by more than one.
  * - A slot that is given up is first read no more; what is in flight ends and is saved; then it is free.
  * - A slot says nothing without their number: what it stands for changes with it. All who hold slots go by
- * one number, and who comes with another waits until the last of them is gone, saying so
- * (pkg/checkpoint/locks). In a cluster the number comes with the Deployment, which is recreated when it
- * changes: no new worker starts before all old ones have ended, and those free what they hold, or lose it by
- * time.
+ *   one number, and a worker that comes with another waits until the last of them is gone, saying so
+ *   (pkg/checkpoint/locks). In a cluster the number comes with the Deployment, which is recreated when it
+ *   changes: no new worker starts before all old ones have ended. One that lives on nevertheless finds the
+ *   new number in the Leases, and gives up what it holds (pkg/kube/slots).
  * - Who can't renew what it holds stops reading before anyone else may take it. Each goes by its own
  *   monotonic clock and by the changes that it saw itself, never by a time that another wrote.
  *
  * A claim is no fence: a worker that was asleep may save a position when another reads already. So an overlap
  * repeats records, and loses none.
  *
- * Nothing blocks, nothing calls back: how a slot stands is looked at, and the user's task is made ready when
- * that changed. Loop's thread. */
+ *  * Nothing blocks, nothing calls back: the user looks at the state of a slot, and its task is made ready
+ * when one changed. Loop's thread. */
 #pragma once
 
 #include "base/error.h"
@@ -44,7 +44,7 @@ struct claim {
         bool failed;
 };
 struct claims_ops {
-        /* Grows whenever a slot stands otherwise. */
+        /* Grows whenever a slot's state changes. */
         uint64_t (*changes)(void *cookie);
         void (*look)(void *cookie, uint32_t slot, struct claim *);
         /* Of a slot that is LEAVING: nothing of it is read any more. */

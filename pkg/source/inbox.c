@@ -39,12 +39,19 @@ struct answer {
         usec retry_after;
 };
 
-struct inbox {
-        struct inbox_config config;
+/* What is one for all inboxes of a Trigger: of the one that receives, and of those before it, which finish
+ * what they have. */
+struct ledger {
+        unsigned inboxes;
         struct lane *lanes;
         struct leader *leaders;
-        struct list items, ready;
         struct memory *memories;
+};
+
+struct inbox {
+        struct inbox_config config;
+        struct ledger *ledger;
+        struct list items, ready;
         struct list answers;
         struct list spare; /* answers: one for each call that is put off and has none yet */
         struct push_reply replies[EVENTS_MOST];
@@ -76,43 +83,45 @@ static void wake(struct inbox *b) { loop_ready(b->config.services->loop, b->conf
 /* ---- what was delivered ------------------------------------------------- */
 
 /* The table keeps the order in which they came. */
-static void forget_oldest(struct inbox *b)
+static void forget_oldest(struct ledger *l)
 {
-        struct memory *m = b->memories;
+        struct memory *m = l->memories;
 
         if (!m)
                 return;
-        HASH_DEL(b->memories, m);
+        HASH_DEL(l->memories, m);
         free(m);
 }
 
 static void remember(struct inbox *b, const char *id)
 {
+        struct ledger *l = b->ledger;
         struct memory *m;
 
-        HASH_FIND_STR(b->memories, id, m);
+        HASH_FIND_STR(l->memories, id, m);
         if (m)
                 return;
-        while (HASH_COUNT(b->memories) >= b->config.remember_most)
-                forget_oldest(b);
+        while (HASH_COUNT(l->memories) >= b->config.remember_most)
+                forget_oldest(l);
         m = calloc(1, sizeof(*m) + strlen(id) + 1);
         if (!m)
                 return; /* it would be delivered again: that is allowed */
         memcpy(m->id, id, strlen(id) + 1);
         m->until = now_of(b) + REMEMBERED;
-        HASH_ADD_STR(b->memories, id, m);
+        HASH_ADD_STR(l->memories, id, m);
         if (!m->hh.tbl)
                 free(m);
 }
 
 bool inbox_knows(struct inbox *b, struct str id)
 {
+        struct ledger *l = b->ledger;
         struct memory *m;
         usec now = now_of(b);
 
-        while (b->memories && b->memories->until <= now)
-                forget_oldest(b);
-        HASH_FIND(hh, b->memories, id.p, id.n, m);
+        while (l->memories && l->memories->until <= now)
+                forget_oldest(l);
+        HASH_FIND(hh, l->memories, id.p, id.n, m);
         return m != NULL;
 }
 
@@ -123,8 +132,10 @@ static struct inbox_place *place_of(struct list_node *node)
         return LIST_ITEM(node, struct inbox_place, node);
 }
 
-static void make_ready(struct inbox *b, struct inbox_item *i)
+static void make_ready(struct inbox_item *i)
 {
+        struct inbox *b = i->inbox;
+
         for (size_t k = 0; k < i->places_n; k++)
                 if (i->places[k].node.previous)
                         return;
@@ -138,7 +149,7 @@ static bool queue_up(struct inbox *b, struct inbox_item *i, struct str key)
         struct inbox_place *p = &i->places[i->places_n];
         struct lane *lane;
 
-        HASH_FIND(hh, b->lanes, key.p, key.n, lane);
+        HASH_FIND(hh, b->ledger->lanes, key.p, key.n, lane);
         if (lane && place_of(lane->places.last)->item == i)
                 return true; /* the same key once more */
         if (!lane) {
@@ -146,7 +157,7 @@ static bool queue_up(struct inbox *b, struct inbox_item *i, struct str key)
                 if (!lane)
                         return false;
                 memcpy(lane->key, key.p, key.n);
-                HASH_ADD(hh, b->lanes, key, key.n, lane);
+                HASH_ADD(hh, b->ledger->lanes, key, key.n, lane);
                 if (!lane->hh.tbl) {
                         free(lane);
                         return false;
@@ -167,11 +178,11 @@ static void leave_lane(struct inbox *b, struct inbox_place *p)
         list_remove(&p->node);
         first = place_of(lane->places.first);
         if (!first) {
-                assert(b->lanes);
-                HASH_DEL(b->lanes, lane);
+                assert(b->ledger->lanes);
+                HASH_DEL(b->ledger->lanes, lane);
                 free(lane);
         } else if (was_first && first->item->state == INBOX_WAITING)
-                make_ready(b, first->item);
+                make_ready(first->item);
 }
 
 /* ---- messages ----------------------------------------------------------- */
@@ -180,14 +191,14 @@ static void unlead(struct inbox *b, const struct inbox_item *i)
 {
         struct leader *l;
 
-        HASH_FIND(hh, b->leaders, i->what, strlen(i->what), l);
+        HASH_FIND(hh, b->ledger->leaders, i->what, strlen(i->what), l);
         if (l && l->item == i) {
-                HASH_DEL(b->leaders, l);
+                HASH_DEL(b->ledger->leaders, l);
                 free(l);
         }
 }
 
-static void drop(struct inbox *b, struct inbox_item *i)
+static void drop(struct inbox_item *i)
 {
         list_remove(&i->node);
         list_remove(&i->ready);
@@ -197,7 +208,7 @@ static void drop(struct inbox *b, struct inbox_item *i)
         free(i->ids);
         free(i->what);
         free(i->places);
-        b->config.drop(b->config.cookie, i);
+        i->inbox->config.drop(i->inbox->config.cookie, i);
 }
 
 /* Takes it out of everything. */
@@ -209,15 +220,14 @@ static void end(struct inbox *b, struct inbox_item *i)
         i->state = INBOX_DELIVERING; /* nobody makes it ready any more */
         for (size_t k = 0; k < i->places_n; k++)
                 leave_lane(b, &i->places[k]);
-        drop(b, i);
+        drop(i);
 }
 
-static void answer_joined(struct inbox *b, struct inbox_item *leader, int status, const char *text,
-                          usec retry_after)
+static void answer_joined(struct inbox_item *leader, int status, const char *text, usec retry_after)
 {
         for (struct inbox_item *j; (j = LIST_TAKE(&leader->joined, struct inbox_item, joins));) {
-                inbox_answer(b, j->call, status, text, retry_after);
-                drop(b, j);
+                inbox_answer(j->inbox, j->call, status, text, retry_after);
+                drop(j);
         }
 }
 
@@ -230,11 +240,11 @@ static bool hand_over(struct inbox *b, struct inbox_item *i)
         if (!heir)
                 return false;
         list_remove(&i->ready);
-        HASH_FIND(hh, b->leaders, i->what, strlen(i->what), l);
+        HASH_FIND(hh, b->ledger->leaders, i->what, strlen(i->what), l);
         if (l) { /* always: others found it there */
-                HASH_DEL(b->leaders, l);
+                HASH_DEL(b->ledger->leaders, l);
                 l->item = heir;
-                HASH_ADD_KEYPTR(hh, b->leaders, heir->what, strlen(heir->what), l);
+                HASH_ADD_KEYPTR(hh, b->ledger->leaders, heir->what, strlen(heir->what), l);
                 if (!l->hh.tbl)
                         free(l); /* who comes next does not find it, and is delivered by himself */
         }
@@ -249,9 +259,9 @@ static bool hand_over(struct inbox *b, struct inbox_item *i)
         for (size_t k = 0; k < heir->places_n; k++)
                 heir->places[k].item = heir;
         heir->state = INBOX_WAITING;
-        heir->deadline = now_of(b) + b->config.patience;
-        drop(b, i);
-        make_ready(b, heir);
+        heir->deadline = now_of(b) + heir->inbox->config.patience;
+        drop(i);
+        make_ready(heir);
         return true;
 }
 
@@ -275,6 +285,7 @@ static bool keep_ids(struct inbox_item *i, const struct str *ids, size_t n)
 
 static void link_item(struct inbox *b, struct inbox_item *i, uint64_t call)
 {
+        i->inbox = b;
         i->call = call;
         i->deadline = now_of(b) + b->config.patience;
         list_append(&b->items, &i->node);
@@ -290,7 +301,7 @@ static bool lead(struct inbox *b, struct inbox_item *i, const struct str *keys, 
                 return false;
         }
         l->item = i;
-        HASH_ADD_KEYPTR(hh, b->leaders, i->what, strlen(i->what), l);
+        HASH_ADD_KEYPTR(hh, b->ledger->leaders, i->what, strlen(i->what), l);
         if (!l->hh.tbl) {
                 free(l);
                 return false;
@@ -312,7 +323,7 @@ void inbox_add(struct inbox *b, struct inbox_item *i, uint64_t call, const struc
                 end(b, i);
                 return;
         }
-        HASH_FIND(hh, b->leaders, i->what, strlen(i->what), l);
+        HASH_FIND(hh, b->ledger->leaders, i->what, strlen(i->what), l);
         if (l) {
                 list_append(&l->item->joined, &i->joins);
                 i->state = INBOX_JOINED;
@@ -324,7 +335,7 @@ void inbox_add(struct inbox *b, struct inbox_item *i, uint64_t call, const struc
                 end(b, i);
                 return;
         }
-        make_ready(b, i);
+        make_ready(i);
 }
 
 bool inbox_gone(struct inbox *b, uint64_t call)
@@ -339,7 +350,7 @@ bool inbox_gone(struct inbox *b, uint64_t call)
                 if (i->call != call)
                         continue;
                 if (i->state == INBOX_JOINED)
-                        drop(b, i);
+                        drop(i);
                 else if (!hand_over(b, i))
                         end(b, i);
                 inbox_put_on(b);
@@ -427,7 +438,7 @@ void inbox_finish(struct inbox *b, struct inbox_item *i, const struct push_outco
                 for (size_t k = 0; k < i->ids_n; k++)
                         remember(b, i->ids[k]);
         inbox_reply(reply, status, text, retry_after);
-        answer_joined(b, i, status, text, retry_after);
+        answer_joined(i, status, text, retry_after);
         end(b, i);
 }
 
@@ -526,7 +537,7 @@ static void give_up_waiting(struct inbox *b, usec now)
 
                 if (late) {
                         inbox_answer(b, i->call, 503, IN_LINE, USEC_SEC);
-                        answer_joined(b, i, 503, IN_LINE, USEC_SEC);
+                        answer_joined(i, 503, IN_LINE, USEC_SEC);
                 }
                 next = LIST_ITEM(i->node.next, struct inbox_item, node); /* none of those that joined it */
                 if (late)
@@ -563,7 +574,7 @@ static bool next_answer(struct inbox *b, size_t k, struct push_event *e)
 static void no_memory(struct inbox *b, struct inbox_item *i)
 {
         inbox_answer(b, i->call, 503, "out of memory", USEC_SEC);
-        answer_joined(b, i, 503, "out of memory", USEC_SEC);
+        answer_joined(i, 503, "out of memory", USEC_SEC);
         end(b, i);
 }
 
@@ -593,7 +604,7 @@ static bool next_message(struct inbox *b, size_t k, struct push_event *e)
         e->verdict = PUSH_REPLY;
         e->reply = reply_at(b, k);
         inbox_reply(e->reply, 200, "delivered before", 0);
-        answer_joined(b, i, 200, "delivered before", 0);
+        answer_joined(i, 200, "delivered before", 0);
         end(b, i);
         inbox_put_on(b);
         return true;
@@ -642,12 +653,28 @@ usec inbox_deadline(const struct inbox *b)
 
 /* ---- life --------------------------------------------------------------- */
 
+static void leave_ledger(struct inbox *b)
+{
+        struct ledger *l = TAKE(b->ledger);
+
+        if (!l || --l->inboxes)
+                return;
+        while (l->memories)
+                forget_oldest(l);
+        free(l);
+}
+
 int inbox_new(struct inbox **out, const struct inbox_config *config, struct error *err)
 {
         struct inbox *b = calloc(1, sizeof(*b));
 
-        if (!b)
+        if (b)
+                b->ledger = calloc(1, sizeof(*b->ledger));
+        if (!b || !b->ledger) {
+                free(b);
                 return error_memory(err);
+        }
+        b->ledger->inboxes = 1;
         b->config = *config;
         b->connected = !config->waiting_for;
         b->state = SOURCE_CONNECTING;
@@ -656,23 +683,35 @@ int inbox_new(struct inbox **out, const struct inbox_config *config, struct erro
         return 0;
 }
 
+void inbox_inherit(struct inbox *b, struct inbox *before)
+{
+        assert(!b->items.n);
+        leave_ledger(b);
+        b->ledger = before->ledger;
+        b->ledger->inboxes++;
+}
+
+/* Whoever joined it gets no outcome: in this inbox its call is gone with it; in another it is tried again. */
+static void abandon(struct inbox *b, struct inbox_item *i)
+{
+        for (struct inbox_item *j; (j = LIST_TAKE(&i->joined, struct inbox_item, joins));) {
+                if (j->inbox != b)
+                        inbox_answer(j->inbox, j->call, 503, "not ready", USEC_SEC);
+                drop(j);
+        }
+        if (i->state == INBOX_JOINED)
+                drop(i);
+        else
+                end(b, i);
+}
+
 struct inbox *inbox_free(struct inbox *b)
 {
         if (!b)
                 return NULL;
-        for (struct inbox_item *i; (i = LIST_FIRST(&b->items, struct inbox_item, node));) {
-                for (struct inbox_item *j; (j = LIST_TAKE(&i->joined, struct inbox_item, joins));)
-                        drop(b, j);
-                if (i->state == INBOX_JOINED)
-                        drop(b, i);
-                else
-                        end(b, i);
-        }
-        for (struct memory *m = b->memories, *next; m; m = next) {
-                next = m->hh.next;
-                HASH_DEL(b->memories, m);
-                free(m);
-        }
+        for (struct inbox_item *i; (i = LIST_FIRST(&b->items, struct inbox_item, node));)
+                abandon(b, i);
+        leave_ledger(b);
         for (struct answer *a; (a = LIST_TAKE(&b->answers, struct answer, node));)
                 free(a);
         while (b->spare.n)

@@ -21,6 +21,7 @@ enum refusal {
 struct inbox;
 struct inbox_place;
 struct inbox_item { /* embedded in a source's message, zeroed; all is the inbox's */
+        struct inbox *inbox;
         uint64_t call;
         enum { INBOX_WAITING, INBOX_READY, INBOX_DELIVERING, INBOX_JOINED } state;
         char *what; /* all its ids */
@@ -50,6 +51,10 @@ struct inbox_config {
 };
 int inbox_new(struct inbox **, const struct inbox_config *, struct error *) MUST_CHECK;
 struct inbox *inbox_free(struct inbox *); /* NULL is fine */
+/* Goes on where its predecessor of the same Trigger was, before it has got anything: what that one delivered
+ * is known here, too; a message that is under way there gets the outcome here when it comes again; keys keep
+ * their order over both. The predecessor finishes what it has, and may end at any time. */
+void inbox_inherit(struct inbox *, struct inbox *before);
 
 /* Before a call is put off: its answer is sure of memory. false: there is none, answer it at once. */
 bool inbox_put_off(struct inbox *) MUST_CHECK;

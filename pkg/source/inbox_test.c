@@ -1,6 +1,7 @@
 /* The inbox against a model: senders that repeat, leave and try again, messages of one or several keys, a
  * function that accepts and fails by chance, and memory that is out now and then. Each call is answered once;
- * what is under way shares no key with anything else under way; what was accepted does not come again. */
+ * what is under way shares no key with anything else under way; what was accepted does not come again. So it
+ * is over any number of inboxes, each of which goes on where the one before was. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,7 +13,7 @@
 
 #include <cmocka.h>
 
-enum { CALLS = 4000, IDS = 400, KEYS = 5, PARTS_MOST = 3 };
+enum { CALLS = 4000, IDS = 400, KEYS = 5, PARTS_MOST = 3, BEFORE_MOST = 4 };
 
 struct test_message {
         struct inbox_item item;
@@ -25,6 +26,7 @@ static struct {
         enum { NONE, OPEN, ANSWERED, LEFT } state;
         int status;
         bool lent;
+        struct inbox *inbox;
 } calls[CALLS + 1];
 static struct {
         bool accepted;
@@ -32,7 +34,8 @@ static struct {
 static struct test_message *lent[CALLS];
 static size_t lent_n, alive, deliveries;
 static struct random r;
-static struct inbox *inbox;
+static struct inbox *inbox, *before[BEFORE_MOST]; /* before: those that finish what they have */
+static unsigned successions;
 static struct loop *loop;
 static struct task wake;
 static struct push_reply reply;
@@ -87,6 +90,7 @@ static void add(uint64_t call, const unsigned *which, size_t n)
         struct str id[PARTS_MOST], key[PARTS_MOST];
 
         calls[call].state = OPEN;
+        calls[call].inbox = inbox;
         memory_gets_scarce();
         put_off = inbox_put_off(inbox);
         memory_is_back();
@@ -121,31 +125,69 @@ static void take_lent(struct test_message *m)
         deliveries++;
 }
 
-static void poll_all(void)
+static void take_event(const struct push_event *e)
+{
+        if (e->kind != PUSH_EVENT_CALL)
+                return;
+        if (e->verdict == PUSH_REPLY) {
+                answered(e->call, e->reply->status);
+                return;
+        }
+        assert_int_equal(calls[e->call].state, OPEN);
+        calls[e->call].lent = true;
+        take_lent(CONTAINER_OF(e->records[0], struct test_message, record));
+        assert_int_equal(lent[lent_n - 1]->item.call, e->call);
+}
+
+/* true: it has closed. */
+static bool poll_one(struct inbox *of)
 {
         struct push_event events[16];
         size_t n;
 
         for (;;) {
                 memory_gets_scarce();
-                n = inbox_poll(inbox, events, COUNT_OF(events), set.monotonic);
+                n = inbox_poll(of, events, COUNT_OF(events), set.monotonic);
                 memory_is_back();
                 if (!n)
-                        return;
-                for (size_t i = 0; i < n; i++) {
-                        const struct push_event *e = &events[i];
+                        return false;
+                for (size_t i = 0; i < n; i++)
+                        take_event(&events[i]);
+                if (events[n - 1].kind == PUSH_EVENT_CLOSED)
+                        return true;
+        }
+}
 
-                        if (e->kind != PUSH_EVENT_CALL)
-                                continue;
-                        if (e->verdict == PUSH_REPLY)
-                                answered(e->call, e->reply->status);
-                        else {
-                                assert_int_equal(calls[e->call].state, OPEN);
-                                calls[e->call].lent = true;
-                                take_lent(CONTAINER_OF(e->records[0], struct test_message, record));
-                                assert_int_equal(lent[lent_n - 1]->item.call, e->call);
-                        }
-                }
+static void poll_all(void)
+{
+        (void)poll_one(inbox);
+        for (size_t i = 0; i < BEFORE_MOST; i++)
+                if (before[i] && poll_one(before[i]))
+                        before[i] = inbox_free(before[i]);
+}
+
+static const struct inbox_config model = { .services = &services,
+                                           .patience = USEC_SEC,
+                                           .remember_most = IDS,
+                                           .records = records_of,
+                                           .drop = drop_message };
+
+/* The Trigger was edited. */
+static void succeed(void)
+{
+        struct inbox *next;
+        struct error err;
+
+        for (size_t i = 0; i < BEFORE_MOST; i++) {
+                if (before[i])
+                        continue;
+                assert_int_equal(inbox_new(&next, &model, &err), 0);
+                inbox_inherit(next, inbox);
+                inbox_stop(inbox);
+                before[i] = inbox;
+                inbox = next;
+                successions++;
+                return;
         }
 }
 
@@ -163,7 +205,7 @@ static void end_one(size_t at, enum push_result result)
         buf_reset(&reply.headers);
         buf_reset(&reply.body);
         memory_gets_scarce();
-        inbox_finish(inbox, &m->item, &o, &reply);
+        inbox_finish(m->item.inbox, &m->item, &o, &reply);
         memory_is_back();
         if (result == PUSH_GONE)
                 calls[call].state = LEFT;
@@ -181,18 +223,13 @@ static void leave(uint64_t call)
                         return;
                 }
         memory_gets_scarce();
-        assert_true(inbox_gone(inbox, call));
+        assert_true(inbox_gone(calls[call].inbox, call));
         memory_is_back();
         calls[call].state = LEFT;
 }
 
 static void run(uint64_t seed)
 {
-        struct inbox_config config = { .services = &services,
-                                       .patience = USEC_SEC,
-                                       .remember_most = IDS,
-                                       .records = records_of,
-                                       .drop = drop_message };
         struct error err;
         uint64_t call = 0;
 
@@ -201,8 +238,10 @@ static void run(uint64_t seed)
         memset(ids, 0, sizeof(ids));
         set.monotonic = USEC_HOUR;
         alive = lent_n = deliveries = 0;
-        assert_int_equal(inbox_new(&inbox, &config, &err), 0);
+        assert_int_equal(inbox_new(&inbox, &model, &err), 0);
         while (call < CALLS) {
+                if (random_below(&r, 50) == 0)
+                        succeed();
                 switch (random_below(&r, 8)) {
                 case 0:
                 case 1:
@@ -237,6 +276,8 @@ static void run(uint64_t seed)
         }
         poll_all();
         assert_int_equal(alive, 0);
+        for (size_t i = 0; i < BEFORE_MOST; i++)
+                assert_null(before[i]); /* each has come to its end */
         for (uint64_t c = 1; c <= CALLS; c++)
                 assert_true(calls[c].state == ANSWERED || calls[c].state == LEFT);
         inbox = inbox_free(inbox);
@@ -249,6 +290,7 @@ static void every_call_is_answered_once(void **state UNUSED)
 {
         for (uint64_t seed = 1; seed <= 40; seed++)
                 run(seed);
+        assert_true(successions > 1000);
 }
 
 static void so_it_is_without_memory(void **state UNUSED)
@@ -311,6 +353,37 @@ static void what_was_accepted_stays_so(void **state UNUSED)
         assert_int_equal(alive, 0);
 }
 
+/* One that ends before what it has is delivered: whoever joined it elsewhere is told to try again, and who
+ * stood behind it is next. */
+static void one_that_ends_early_holds_nobody_up(void **state UNUSED)
+{
+        unsigned id = 1, other = 1 + KEYS;
+        struct error err;
+
+        memset(calls, 0, sizeof(calls));
+        lent_n = 0;
+        assert_int_equal(inbox_new(&inbox, &model, &err), 0);
+        add(1, &id, 1);
+        poll_all();
+        assert_int_equal(lent_n, 1);
+        succeed();
+        add(2, &id, 1);
+        add(3, &other, 1); /* of the same key */
+        poll_all();
+        assert_int_equal(lent_n, 1);
+        assert_ptr_equal(before[0], lent[0]->item.inbox);
+        lent_n = 0;
+        before[0] = inbox_free(before[0]);
+        poll_all();
+        assert_int_equal(calls[2].status, 503);
+        assert_int_equal(lent_n, 1);
+        assert_int_equal(lent[0]->item.call, 3);
+        end_one(0, PUSH_ACCEPTED);
+        assert_int_equal(calls[3].status, 200);
+        assert_int_equal(alive, 0);
+        inbox = inbox_free(inbox);
+}
+
 static void expect_state(enum source_state state, const char *text)
 {
         struct push_event e = { .kind = PUSH_EVENT_CLOSED };
@@ -358,6 +431,7 @@ int main(void)
         const struct CMUnitTest tests[] = { cmocka_unit_test(every_call_is_answered_once),
                                             cmocka_unit_test(so_it_is_without_memory),
                                             cmocka_unit_test(what_was_accepted_stays_so),
+                                            cmocka_unit_test(one_that_ends_early_holds_nobody_up),
                                             cmocka_unit_test(how_it_is_said_to_be) };
         struct error err;
         int result;

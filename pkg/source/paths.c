@@ -9,7 +9,7 @@ enum { PATHS_BYTES = 1 << 20 };
 struct path_owner {
         struct list_node node; /* of its Trigger's list */
         const struct trigger *trigger;
-        const struct trigger *heir; /* a successor that has it, too; NULL: none is tried */
+        const struct trigger *heir; /* the successor that has it, too, and is being started; NULL: none */
         UT_hash_handle hh;
         size_t n;
         char way[];
@@ -52,7 +52,7 @@ static int own(struct paths *p, struct list *mine, const struct trigger *t, stru
         return 0;
 }
 
-/* Of the first of its ways that is neither its own nor its predecessor's. */
+/* The owner of the first of these ways that is neither its own nor its predecessor's; NULL: none. */
 static const struct path_owner *taken(const struct paths *p, const struct list *before,
                                       const struct trigger *t, struct str ways)
 {

@@ -6,6 +6,7 @@
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
 enum { REFUSALS_MOST = 16 }; /* of one job, whatever succeeds between them: then it has failed */
+static const usec CALL_TIMEOUT = 10 * USEC_SEC; /* of a save: after that it is made again */
 static const usec LOST_PAUSE = USEC_MINUTE, BACKOFF_MIN = 200 * USEC_MSEC, BACKOFF_MAX = 10 * USEC_SEC;
 
 /* A job under way. */
@@ -202,7 +203,7 @@ static void errand_ask(struct poller *p, struct errand *e, usec now)
         if ((e->job.kind == READER_SAVE || e->job.kind == READER_RETURN) && e->job.give_up_at != USEC_NEVER) {
                 usec left = MAX_OF(e->job.give_up_at - now, USEC_MSEC);
 
-                q->timeout = q->timeout ? MIN_OF(q->timeout, left) : left;
+                q->timeout = MIN_OF(q->timeout ? q->timeout : CALL_TIMEOUT, left);
         }
         call_start(p, &e->call);
 }

@@ -629,6 +629,16 @@ static void test_one_answer_by_itself(void **unused)
         assert_string_equal(err.text, "no mark");
 }
 
+static void test_what_is_no_time_is_none(void **unused UNUSED)
+{
+        assert_int_equal(poller_time(1700000000123), 1700000000123 * USEC_MSEC);
+        assert_int_equal(poller_time(0), 0);
+        assert_int_equal(poller_time(-1), 0);
+        assert_int_equal(poller_time(INT64_MIN), 0);
+        assert_int_equal(poller_time(INT64_MAX), 0);
+        assert_int_equal(poller_time(INT64_MAX / USEC_MSEC - 1), (INT64_MAX / USEC_MSEC - 1) * USEC_MSEC);
+}
+
 /* Whether its calls can be made or not, the source's own struct is the poller's. */
 static void test_an_open_that_fails_frees_all(void **unused)
 {
@@ -661,6 +671,7 @@ int main(void)
                 cmocka_unit_test_teardown(test_positions_may_live_in_the_store, close_all),
                 cmocka_unit_test_teardown(test_somebody_else_saves, close_all),
                 cmocka_unit_test(test_one_answer_by_itself),
+                cmocka_unit_test(test_what_is_no_time_is_none),
                 cmocka_unit_test(test_an_open_that_fails_frees_all),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -110,10 +110,13 @@ struct push_event {
 };
 
 struct push_ops {
-        /* What it keeps of its calls is its own, so that two of a Trigger may run beside each other: one that
-         * changed serves at once, while its predecessor only finishes what it has. Otherwise the successor
-         * waits for the end of that. */
+        /* Two of a Trigger may run beside each other: one that changed serves at once, while its predecessor
+         * only finishes what it has. Otherwise the successor waits for the end of that. */
         bool side_by_side;
+        /* The source has started, and from now on gets the requests of its predecessor, which has the same
+         * calls: it takes over what there may be only one of. The predecessor is still polled, and may be
+         * freed at any time. Optional: what each keeps is its own. */
+        void (*inherit)(struct source *, struct source *before);
         /* Is the request this Trigger's, its path in the normal form (base/uri.h)? 0: no; otherwise the
          * highest number of all Triggers wins. */
         unsigned (*route)(struct source *, const struct push_request *, struct str path);

@@ -29,6 +29,7 @@ const struct source_type *source_types(void)
                 { .name = "dis",
                   .type = &dis_type,
                   .shared = true,
+                  .clash_key = dis_clash_key,
                   .clash = dis_clash,
                   .clash_field = "appName" },
         };

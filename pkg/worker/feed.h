@@ -48,8 +48,9 @@ struct feed_ops {
         usec (*deadline)(const struct feed *);
         /* No more is taken; what is in flight may finish until then (monotonic). Ends in closed. */
         void (*stop)(struct feed *, usec give_up_at);
-        /* Requests go past it from now on. Only what has a gate. */
-        void (*pass_by)(struct feed *);
+        /* Requests go past it from now on, to its successor, which has a gate, too; NULL: to nobody. Only
+         * what has a gate. */
+        void (*pass_by)(struct feed *, struct feed *successor);
         bool (*drained)(const struct feed *); /* all that the source has was read and settled */
         /* Fills in what is counted: stats, callers, lag, unjudged. */
         void (*count)(const struct feed *, struct pipeline_status *);

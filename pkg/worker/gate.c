@@ -26,6 +26,9 @@ enum {
 };
 /* A buffer up to this is kept for the next request; room for a head and what else is written beside a body.
  */
+/* Longer than load balancers keep theirs (60 s in most, 10 minutes in one), so that it is they who close: a
+ * request that meets our end of a connection fails. */
+static const usec IDLE_TIMEOUT = 650 * USEC_SEC;
 enum { KEPT_MOST = 256 * 1024, ROOM_BESIDE = 4 * HEAD_MOST };
 /* Bytes of requests, the events made of them and answers that are in memory: half of what the process may
  * have, and no more than this. */
@@ -233,6 +236,7 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_h
                                              .header_max = HEADER_MOST,
                                              .body_max = BODY_MOST,
                                              .max_connections = connections_most(),
+                                             .idle_timeout = IDLE_TIMEOUT,
                                              .buffered_max = most / 4 * 3,
                                              .head_timeout = 20 * USEC_SEC,
                                              .body_grace = 20 * USEC_SEC,
@@ -991,7 +995,14 @@ static void gate_stop(struct feed *f, usec give_up_at)
         g->give_up_at = give_up_at;
 }
 
-static void gate_pass_by(struct feed *f) { routes_remove(&f->config.host->routes, &gate_of(f)->route); }
+static void gate_pass_by(struct feed *f, struct feed *successor)
+{
+        struct gate *g = gate_of(f), *next = successor ? gate_of(successor) : NULL;
+
+        routes_remove(&f->config.host->routes, &g->route);
+        if (next && next->ops == g->ops && g->ops->inherit)
+                g->ops->inherit(successor->source, f->source);
+}
 
 static bool gate_drained(const struct feed *f UNUSED) { return false; }
 

@@ -346,9 +346,9 @@ void pipeline_stop(struct pipeline *p, usec give_up_at)
         loop_ready(p->config.loop, &p->task);
 }
 
-void pipeline_pass_by(struct pipeline *p)
+void pipeline_pass_by(struct pipeline *p, struct pipeline *successor)
 {
-        p->feed->ops->pass_by(p->feed);
+        p->feed->ops->pass_by(p->feed, successor ? successor->feed : NULL);
         if (p->stopping)
                 return;
         pipeline_stop(p, USEC_NEVER);

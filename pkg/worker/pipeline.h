@@ -48,9 +48,10 @@ const char *pipeline_delivery(const struct pipeline_status *);
 const struct trigger *pipeline_trigger(const struct pipeline *);
 /* Stops reading, lets what is in flight finish until the deadline (monotonic), commits. */
 void pipeline_stop(struct pipeline *, usec give_up_at);
-/* The same for one that is reached by requests and is not from now on: a successor has its path, or nobody.
- * What it has ends by its own time-outs, unless a stop that comes then ends it sooner. */
-void pipeline_pass_by(struct pipeline *);
+/* The same for one that is reached by requests and is not from now on: a successor is, which has just
+ * started; NULL: nobody, or a Trigger that is suspended. What it has ends by its own time-outs, unless a stop
+ * that comes then ends it sooner. */
+void pipeline_pass_by(struct pipeline *, struct pipeline *successor);
 /* All that the source has was read and settled. */
 bool pipeline_drained(const struct pipeline *);
 bool pipeline_stopped(const struct pipeline *);

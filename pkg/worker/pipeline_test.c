@@ -503,6 +503,12 @@ static void what_was_let_go_still_fails(void **state UNUSED)
         run(well);
         assert_true(given_back());
         end();
+        /* Nor because the worker stops. */
+        queue_begin(script, 1);
+        pipeline_stop(b.pipeline, 0);
+        run(stopped);
+        assert_int_equal(status().delivery, DELIVERY_RETRYING);
+        end();
         /* And where it never comes again nothing fails any more, after a while. */
         queue_begin(script, 1);
         queue_lets_go();

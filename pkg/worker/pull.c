@@ -74,11 +74,11 @@ static uint64_t done(const struct pull *p)
         return s.accepted + s.dropped + s.dead_lettered;
 }
 
-static void let_go(struct pull *p, usec now)
+static void let_go(struct pull *p, usec until)
 {
         if (p->feed.status.delivery == DELIVERY_IDLE)
                 return;
-        p->failed_until = now + COMES_AGAIN;
+        p->failed_until = until;
         p->done = done(p);
 }
 
@@ -112,7 +112,7 @@ static bool poll_source(struct pull *p, usec now)
                 case PULL_ASSIGNED: track_assigned(p, e->track, now); break;
                 case PULL_REVOKING:
                         if (e->again)
-                                let_go(p, now);
+                                let_go(p, now + COMES_AGAIN);
                         delivery_revoke(p->engine, e->track,
                                         p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at);
                         break;
@@ -225,6 +225,7 @@ static void pull_stop(struct feed *f, usec give_up_at)
 
         p->stopping = true;
         p->give_up_at = give_up_at;
+        let_go(p, USEC_NEVER);
         p->ops->stop(f->source);
 }
 

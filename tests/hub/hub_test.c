@@ -9,6 +9,8 @@
 #include <cmocka.h>
 
 #include "huawei/cloud.h"
+#include "json/yaml.h"
+#include "tests/sim/memory.h"
 #include "tests/support/clock.h"
 #include "tests/support/http.h"
 #include "tests/support/store.h"
@@ -254,12 +256,13 @@ static struct {
 
 static void as_expected(const struct record *r)
 {
-        BUF_AT_END struct buf out = BUF_INIT(65536);
+        char text[1024]; /* there may be no memory */
+        struct buf out = BUF_ON(text);
         struct writer writer;
 
         writer_init(&writer, &out);
         hub_source.shape->describe(r, &writer);
-        assert_string_equal(out.p, expected.seen[expected.n++]);
+        assert_string_equal(text, expected.seen[expected.n++]);
 }
 
 static int64_t read_answer(const char *body, struct error *err)
@@ -289,6 +292,33 @@ static void answers_say_what_they_say(void **state UNUSED)
                         &err),
                 4);
         assert_int_equal(read_answer("{\"events\":[]}", &err), 0);
+}
+
+/* All of an answer's events are there as they are, or it has failed and is asked for again. */
+static void without_memory_no_event_becomes_another(void **state UNUSED)
+{
+        static const char body[] = EVENTS(
+                "{\"id\":\"\\u0061\",\"number\":1,\"data\":\"\\u0062\"},{\"id\":\"c\","
+                "\"key\":\"\\n\",\"number\":2,\"data\":[]}");
+
+        expected.seen[0] = "{\"id\":\"a\",\"number\":1,\"data\":\"b\"}";
+        expected.seen[1] = "{\"id\":\"c\",\"key\":\"\\n\",\"number\":2,\"data\":[]}";
+        for (int for_good = 0; for_good < 2; for_good++)
+                for (uint64_t at = 1;; at++) {
+                        struct error err = { 0 };
+                        bool failed;
+                        int64_t n;
+
+                        memory_fails(at, for_good);
+                        n = read_answer(body, &err);
+                        failed = memory_failed();
+                        memory_fails(0, false);
+                        assert_int_equal(expected.n, MAX_OF(n, (int64_t)0));
+                        if (n >= 0)
+                                assert_int_equal(n, 2);
+                        if (!failed)
+                                break;
+                }
 }
 
 static void what_can_not_be_read_is_said(void **state UNUSED)
@@ -342,6 +372,32 @@ static void a_sample_is_what_the_document_says(void **state UNUSED)
         }
 }
 
+static void without_memory_there_is_no_sample(void **state UNUSED)
+{
+        struct documents docs = { 0 };
+        struct problems problems = { 0 };
+
+        assert_int_equal(yaml_parse(&docs, STR("{id: i, key: k, data: {a: [null]}}"), &problems), 0);
+        expected.seen[0] = "{\"id\":\"i\",\"key\":\"k\",\"number\":1,\"data\":{\"a\":[null]}}";
+        for (uint64_t at = 1, made = 0; !made; at++) {
+                struct record *r = NULL;
+                struct error err = { 0 };
+
+                memory_fails(at, true);
+                made = hub_source.shape->sample(&trigger, docs.roots[0], 0, &r, &err) == 0;
+                memory_fails(0, false);
+                if (!made) {
+                        assert_int_equal(err.kind, ERROR_MEMORY);
+                        continue;
+                }
+                expected.n = 0;
+                as_expected(r);
+                hub_source.shape->sample_free(r);
+                assert_true(at > 3); /* it needs memory for more than one thing */
+        }
+        documents_done(&docs);
+}
+
 static void events_are_written_as_both_kinds(void **state UNUSED)
 {
         BUF_AT_END struct buf out = BUF_INIT(65536), space = BUF_INIT(4096);
@@ -369,8 +425,10 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_mark_that_has_expired_is_told_and_left, setup, teardown),
                 cmocka_unit_test(without_a_cloud_it_is_not_opened),
                 cmocka_unit_test(answers_say_what_they_say),
+                cmocka_unit_test(without_memory_no_event_becomes_another),
                 cmocka_unit_test(what_can_not_be_read_is_said),
                 cmocka_unit_test(a_sample_is_what_the_document_says),
+                cmocka_unit_test(without_memory_there_is_no_sample),
                 cmocka_unit_test(events_are_written_as_both_kinds),
         };
 

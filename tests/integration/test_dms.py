@@ -1,6 +1,8 @@
 """Queues of DMS, as the emulator has them: what arrives, in which order, and what becomes of it when something fails."""
 
 import json
+import signal
+import time
 
 import pytest
 from cloud import faults
@@ -282,3 +284,16 @@ def test_what_a_stop_leaves_is_given_back(cloud, runner, function, tmp_path):
     queue.start(name="second")
     queue.wait_empty(10)
     assert bodies(function)[-6:] == [f"{i}" for i in range(6, 12)]
+
+
+def test_a_service_that_says_nothing_holds_up_no_stop(queue, cloud, function):
+    """An acknowledgement is on its way for ever; its message comes again, to whoever runs then."""
+    fault = cloud.fault("dms.acknowledge", faults.late(120), times=1 << 30)
+    queue.send(["0"])
+    run_ = queue.start()
+    wait_until("it is acknowledged", lambda: fault.hits)
+    began = time.monotonic()
+    run_.signal(signal.SIGTERM)
+    assert run_.wait(20) == 0
+    assert time.monotonic() - began < 15, "below the grace: no request is in flight"
+    assert "requests in flight" not in run_.output

@@ -2,8 +2,10 @@
 
 import itertools
 import signal
+import time
 
 import pytest
+import yaml
 from harness.kafka import Kafka
 from harness.process import wait_until
 from test_kafka import duplicates, kafka_trigger, offsets
@@ -77,3 +79,40 @@ def test_a_clean_stop_waits_for_a_commit_that_is_under_way(kafka, topic, functio
     assert run.wait(20) == 0
     assert committed(kafka, topic) == {0: 10, 1: 10}
     nothing_comes_twice(kafka, topic, function, runner, 20)
+
+
+def test_a_broker_that_says_nothing_holds_up_no_stop(kafka, topic, function, runner):
+    """It is frozen before the last position is committed: the worker ends all the same, and says what comes again."""
+    run = runner.start(kafka_trigger(kafka, topic, function.uri))
+    run.wait_for_output("state=Connected", 30)
+    produce(kafka, topic, 2)
+    function.wait_for(2, 30)
+    kafka.process.signal(signal.SIGSTOP)
+    try:
+        produced = time.monotonic()
+        run.signal(signal.SIGTERM)
+        assert run.wait(20) == 0
+        assert time.monotonic() - produced < 15, "below the grace: no request is in flight"
+    finally:
+        kafka.process.signal(signal.SIGCONT)
+    assert "requests in flight" not in run.output
+
+
+def test_a_broker_that_says_nothing_holds_up_no_edit(kafka, topic, function, runner, tmp_path):
+    """Where the brokers have moved, the old ones may never answer again."""
+    trigger = kafka_trigger(kafka, topic, function.uri)
+    run = runner.start(trigger)
+    run.wait_for_output("state=Connected", 30)
+    with Kafka() as other:
+        other.create_topic(topic, 2)
+        produce(other, topic, 2)
+        produce(kafka, topic, 2)
+        function.wait_for(2, 30)
+        kafka.process.signal(signal.SIGSTOP)
+        try:
+            trigger["spec"]["source"]["kafka"]["bootstrapServers"] = [other.bootstrap]
+            (tmp_path / "run.yaml").write_text(yaml.safe_dump(trigger))
+            function.wait_for(4, 30)
+        finally:
+            kafka.process.signal(signal.SIGCONT)
+    assert run.stop() == 0

@@ -4,13 +4,15 @@ import collections
 import http.client
 import json
 import os
+import re
 import threading
 import urllib.parse
 
 import pytest
+import yaml
 from harness.minio import Minio
 from harness.ports import free_ports
-from harness.process import wait_until
+from harness.process import Later, wait_until
 from harness.sluice import trigger
 from harness.smn import Smn
 
@@ -218,6 +220,44 @@ def test_a_key_has_its_order_and_others_do_not_wait(runner, secrets, sink):
         ("ObjectRemoved:Delete", "slow"),
         ("ObjectCreated:Put", "third"),
     ]
+
+
+def test_an_edit_refuses_nobody_and_delivers_nothing_twice(runner, secrets, sink):
+    """What the one before the edit still delivers is known to the one after it: its ids, and the order of its keys."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def answer(request):
+        if b'"key":"slow"' in request.body:
+            entered.set()
+            gate.wait(20)
+        return 200
+
+    sink.answer = answer
+    w = Worker(runner, secrets, sink)
+    posts = []
+
+    def post(*records):
+        posts.append(Later(lambda: w.post({"Records": list(records)})))
+
+    post(record("slow", sequencer="1"))
+    wait_until("the first call", entered.is_set)
+    files = runner.directory / "run.yaml"
+    spec = yaml.safe_load(files.read_text())
+    for edits in (0, 1):
+        spec["spec"]["delivery"] = {"maxInFlight": 50 + edits}
+        files.write_text(yaml.safe_dump(spec))
+        while len(re.findall('msg="the files changed" applied=1', w.run.output)) == edits:
+            assert w.post({"Records": [record("other")]}) == 200, "whoever has its path answers"
+    post(record("slow", sequencer="1"))
+    post(record("slow", "ObjectRemoved:Delete", sequencer="2"))
+    assert w.post({"Records": [record("another")]}) == 200
+    assert "slow" not in [key for _, key in changes(sink)]
+    gate.set()
+    assert [p.get() for p in posts] == [200, 200, 200]
+    told = [c for c in changes(sink) if c[1] == "slow"]
+    assert told == [("ObjectCreated:Put", "slow"), ("ObjectRemoved:Delete", "slow")]
+    assert [key for _, key in changes(sink)].count("other") == 1, "it was delivered before the edits"
+    assert w.run.stop() == 0
 
 
 def test_a_failure_is_the_senders_to_try_again(runner, secrets, sink):

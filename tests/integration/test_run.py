@@ -10,10 +10,12 @@ import socket
 import struct
 import subprocess
 import termios
+import threading
 import time
 
 import pytest
 import yaml
+from harness.ports import free_port
 from harness.sink import Sink
 from harness.sluice import SLUICE, Sluice, ask, trigger
 
@@ -59,6 +61,7 @@ def test_one_that_cannot_start_is_shown_and_tried_again(function, tmp_path):
         shown = run.triggers()
         assert sorted(shown) == ["api", "clock"]
         assert (shown["api"]["sourceState"], shown["api"]["sourceReason"]) == ("Failed", why)
+        assert shown["api"]["deliveryState"] == "Stopped"
         assert connected() == 0
         run.signal(signal.SIGHUP)
         run.wait_for_output('msg="the files changed" applied=1 removed=0')
@@ -221,6 +224,119 @@ def test_a_path_that_is_taken_is_told_and_had_once_it_is_free(tmp_path):
             assert run.stop() == 0
 
 
+def test_what_is_shown_of_one_without_a_pipeline(tmp_path):
+    """Status, metrics, readiness and the lines agree on each, and say nothing that is not so."""
+
+    def states():
+        return {
+            name: (t["sourceState"], t["deliveryState"], t["sourceReason"])
+            for name, t in run.triggers().items()
+        }
+
+    def answer(request):
+        if b'"user_event":"slow"' in request.body:
+            entered.set()
+            gate.wait(20)
+        return 200
+
+    gate, entered = threading.Event(), threading.Event()
+    files = tmp_path / "triggers.yaml"
+    with Sink(answer) as sink:
+        api = trigger("api", {"apig": {"path": "/f"}}, sink.uri)
+        blocked = trigger("blocked", {"apig": {"path": "/f"}}, sink.uri)
+        refused = trigger("refused", {"timer": {"schedule": "1h"}}, sink.uri)
+        refused["spec"]["sink"] = {"ref": {"apiVersion": "v1", "kind": "Service", "name": "f"}}
+        slow = trigger("slow", {"timer": {"schedule": "@every 200ms", "userEvent": "slow"}}, sink.uri)
+        asleep = trigger("asleep", {"timer": {"schedule": "1h"}}, sink.uri, suspend=True)
+        files.write_text(yaml.safe_dump_all([api, blocked, refused, slow, asleep]))
+        with Sluice("run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0") as run:
+            run.wait_until("the tick is under way", entered.is_set)
+            slow["spec"]["source"]["timer"] = {"schedule": "1h"}
+            files.write_text(yaml.safe_dump_all([api, blocked, refused, slow, asleep]))
+            run.wait_for_output('msg="the files changed" applied=3')  # those that failed are tried
+            taken = (
+                "spec.source.apig: test/blocked has any method of /f, as has test/api, which alone would be called: "
+                "give one of them another path or method"
+            )
+            ref = "test/refused: spec.sink.ref names a Service of a cluster; without one write spec.sink.uri"
+            expected = {
+                "api": ("Connected", "Delivering", ""),
+                "blocked": ("Failed", "Stopped", taken),
+                "refused": ("Failed", "Stopped", ref),
+                "slow": ("Connected", "Delivering", ""),  # its predecessor finishes what it has
+            }
+            assert states() == expected
+            assert sorted(run.ask("/readyz")[1].splitlines()) == [
+                f"test/blocked: Failed: {taken}",
+                f"test/refused: Failed: {ref}",
+            ]
+            for name, (source, _, _) in expected.items():
+                shown = run.metric("sluice_source_connected", trigger=name)
+                assert shown == (source == "Connected"), name
+            assert "asleep" not in run.ask("/metrics")[1] + run.output
+            for name, source in [("blocked", "apig any /f"), ("refused", "timer 1h")]:
+                assert re.search(rf"^test/{name}  .*  Failed  events 0  ", run.output, re.M), source
+            gate.set()
+            run.wait_until("the successor is there", lambda: "timer 1h" in run.output.split("test/slow")[-1])
+            assert states() == expected
+            assert run.stop() == 1
+
+
+@pytest.mark.parametrize("why", ["cannot be run here", "cannot be started"])
+def test_an_api_goes_on_when_its_edit_cannot_start(tmp_path, why):
+    """What ran serves until the edit does, and the edit's failure is told; another edit is tried at once."""
+
+    def api(stage, **source):
+        return trigger("api", {"apig": {"path": "/f", "stage": stage, **source}}, sink.uri)
+
+    def called():
+        return ask(port, "/f")[1]
+
+    def answer(request):
+        stage = json.loads(request.body)["requestContext"]["stage"]
+        return (
+            200,
+            {"Content-Type": "application/json"},
+            json.dumps({"statusCode": 200, "body": stage}).encode(),
+        )
+
+    broken, text = {
+        "cannot be run here": (
+            {"listener": {"tls": {"secretName": "cert"}}},
+            "test/api: spec.source.apig.listener.tls names a Secret of a cluster; without one say "
+            "--tls-cert=FILE and --tls-key=FILE",
+        ),
+        "cannot be started": (
+            {
+                "authentication": {
+                    "type": "Custom",
+                    "authorizer": {"uri": "https://a.example/", "caSecretRef": {"name": "ca", "key": "pem"}},
+                }
+            },
+            "start test/api: authentication: Secret ca can't be read from nowhere: say --secrets=DIR",
+        ),
+    }[why]
+    files = tmp_path / "api.yaml"
+    with Sink(answer) as sink:
+        files.write_text(yaml.safe_dump(api("one")))
+        with Sluice("run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0") as run:
+            port = run.port
+            assert called() == "one" and run.ask("/readyz")[1] == "ok\n"
+            files.write_text(yaml.safe_dump(api("two", **broken)))
+            told = f"its change can't be started, and it goes on as it was: {text}"
+            run.wait_until("it is told", lambda: run.ask("/readyz")[1] == f"test/api: Failed: {told}\n")
+            run.wait_for_output("can't be started.*" + re.escape(text))
+            shown = run.status("api")
+            assert (shown["sourceState"], shown["sourceReason"]) == ("Failed", told)
+            assert (shown["deliveryState"], shown["delivered"]) == ("Delivering", 1)
+            assert run.metric("sluice_source_connected", namespace="test", trigger="api", source="apig") == 0
+            assert called() == "one"
+            files.write_text(yaml.safe_dump(api("three")))
+            run.wait_until("it serves", lambda: called() == "three")
+            run.wait_until("that is told", lambda: run.ask("/readyz")[1] == "ok\n")
+            assert run.stop() == 0
+
+
 @pytest.mark.parametrize("told", ["watched", "signalled"])
 def test_a_folder_is_read_again(function, tmp_path, told):
     """Files that come and go in a folder, and in one that comes later; at SIGHUP too, when nobody tells of changes."""
@@ -253,3 +369,41 @@ def test_a_folder_is_read_again(function, tmp_path, told):
             run.signal(signal.SIGHUP)
         run.wait_for_output("removed=1")
         assert run.stop() == 0
+
+
+def test_nobody_needs_to_read_what_it_prints(function, tmp_path):
+    """A log collector that stalls stalls its pipe, not the events, the probes or the end; afterwards the log says what is missing."""
+    files, admin = tmp_path / "triggers.yaml", free_port()
+    files.write_text(yaml.safe_dump(ticks("clock", function.uri)))
+    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}", f"--admin=127.0.0.1:{admin}"]
+    command.append("--log-level=info")
+    pipes = [os.pipe(), os.pipe()]
+    for _, end in pipes:
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 65536)
+        os.set_blocking(end, False)
+        while True:  # until it is full
+            try:
+                os.write(end, b"x" * 64)
+            except BlockingIOError:
+                break
+        os.set_blocking(end, True)
+    run = subprocess.Popen(
+        [str(c) for c in command], stdout=pipes[0][1], stderr=pipes[1][1], stdin=subprocess.DEVNULL
+    )
+    try:
+        function.wait_for(5, 30)
+        assert ask(admin, "/livez")[0] == 200
+        for end, _ in pipes:
+            assert os.read(end, 65536) == b"x" * 65536
+        run.terminate()
+        assert run.wait(10) == 0
+        log = os.read(pipes[1][0], 65536).decode()
+        missing, last = log.splitlines()
+        assert re.search(r"level=warn .*lines of the log were dropped.* lines=[1-9]", missing)
+        assert "stopping" in last
+    finally:
+        run.kill()
+        run.wait()
+        for pair in pipes:
+            for end in pair:
+                os.close(end)

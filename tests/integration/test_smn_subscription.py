@@ -1,11 +1,15 @@
 """Subscriptions that a worker makes by SMN's API. The service is an emulator, which the official client drives first, and which checks signatures with its code."""
 
+import contextlib
+import http.client
 import json
+import threading
 import time
 
 import pytest
+import yaml
 from harness.ports import free_port
-from harness.process import wait_until
+from harness.process import Later, wait_until
 from harness.sink import Sink
 from harness.sluice import trigger
 from harness.smn import CONFIRMED, PROJECT, UNCONFIRMED, Refused
@@ -248,6 +252,52 @@ def test_an_edit_leaves_nothing_behind(runner, smn, sink):
         20,
         explain=third.run.describe,
     )
+
+
+def test_an_edit_in_place_goes_on_at_once(runner, smn, sink):
+    """A message that is under way is not delivered twice, no sender is refused, and one of the two keeps the subscription."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def answer(request):
+        if b"slow" in request.body:
+            entered.set()
+            gate.wait(20)
+        return 200
+
+    sink.answer = answer
+    port = free_port()
+    first = Managed(runner, smn, sink, port)
+    first.run.wait_for_output(r"source.*state=Connected", 20)
+    (urn,) = smn.subscriptions
+    body, headers = smn.notification("slow")
+
+    def post():
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", "/test/topic", body, headers)
+            return connection.getresponse().status
+
+    calls = [Later(post)]
+    wait_until("it is under way", entered.is_set)
+    elsewhere = f"http://localhost:{port}/test/topic"
+    first.source["smn"]["subscription"]["endpoint"] = elsewhere
+    files = runner.directory / "run.yaml"
+    files.write_text(yaml.safe_dump(trigger("topic", first.source, sink.uri)))
+    first.run.wait_for_output('msg="the files changed" applied=1', 20)
+    calls.append(Later(post))
+    assert smn.send({"endpoint": elsewhere, "subscription_urn": urn}, smn.notification("other")) == 200
+    gate.set()
+    assert [c.get() for c in calls] == [200, 200]
+    wait_until(
+        "the edit's subscription is the only one",
+        lambda: [s["endpoint"] for s in smn.subscriptions.values()] == [elsewhere],
+        20,
+        explain=first.run.describe,
+    )
+    assert urn not in smn.subscriptions
+    assert [m for m, _ in smn.calls if m != "GET"] == ["POST", "POST", "DELETE"]
+    assert len(sink.taken()) == 2
+    assert first.run.stop() == 0
 
 
 def test_a_confirmed_subscription_is_remembered(runner, smn, sink):

@@ -143,11 +143,11 @@ struct one_value {
 static const struct json_member checkpoint_members[] = {
         MEMBER(ANY, "sequence_number", struct one_value, value),
 };
-static const struct json_object checkpoint_object = JSON_OBJECT("it", checkpoint_members);
+static const struct json_object checkpoint_object = JSON_OBJECT("the answer", checkpoint_members);
 static const struct json_member cursor_members[] = {
         MEMBER(TEXT, "partition_cursor", struct one_value, value, .required = true),
 };
-static const struct json_object cursor_object = JSON_OBJECT("it", cursor_members);
+static const struct json_object cursor_object = JSON_OBJECT("the answer", cursor_members);
 
 static enum poller_step loaded(struct dis *d, struct partition *at, struct str body, struct error *err)
 {

@@ -22,4 +22,5 @@ extern const struct poller_ops dis_ops; /* for tests and fuzz targets */
 /* The app that holds the checkpoints: the spec's, or sluice_NAMESPACE_NAME. */
 void dis_app(const struct dis_spec *, const struct trigger *, struct buf *);
 /* Two Triggers that read a stream as the same app lose each other's records. */
+void dis_clash_key(const struct trigger *, struct buf *);
 bool dis_clash(const struct trigger *, const struct trigger *, struct buf *why);

@@ -138,7 +138,7 @@ static const struct json_member states_members[] = {
                .take = take_state),
         MEMBER(ANY, "has_more", struct states, more),
 };
-static const struct json_object states_object = JSON_OBJECT("it", states_members);
+static const struct json_object states_object = JSON_OBJECT("the answer", states_members);
 
 static enum poller_step state_got(struct dis *d, struct str body, struct error *err)
 {
@@ -164,7 +164,7 @@ struct saved {
 static const struct json_member saved_members[] = {
         MEMBER(ANY, "metadata", struct saved, metadata),
 };
-static const struct json_object saved_object = JSON_OBJECT("it", saved_members);
+static const struct json_object saved_object = JSON_OBJECT("the answer", saved_members);
 
 enum poller_step dis_first_answered(struct dis *d, struct str body, struct error *err)
 {

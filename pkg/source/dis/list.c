@@ -196,7 +196,7 @@ static const struct json_member listing_members[] = {
                .required = true),
         MEMBER(ANY, "has_more_partitions", struct listing, more),
 };
-static const struct json_object listing_object = JSON_OBJECT("it", listing_members);
+static const struct json_object listing_object = JSON_OBJECT("the answer", listing_members);
 
 static enum poller_step listed(struct dis *d, struct str body, struct error *err)
 {

@@ -110,7 +110,7 @@ static const struct json_member answer_members[] = {
                .required = true),
         MEMBER(TEXT, "next_partition_cursor", struct reading, next),
 };
-static const struct json_object answer_object = JSON_OBJECT("it", answer_members);
+static const struct json_object answer_object = JSON_OBJECT("the answer", answer_members);
 
 int dis_read_records(struct str body, const char *stream, struct str partition, int64_t from,
                      struct page *page, struct dis_records *out, struct error *err)

@@ -79,6 +79,18 @@ static bool is_same_place(const struct cloud_spec *a, const struct cloud_spec *b
                is_same(a->endpoint, b->endpoint);
 }
 
+void dis_clash_key(const struct trigger *t, struct buf *key)
+{
+        static const struct cloud_spec by_default = { 0 };
+        const struct dis_spec *spec = t->source_spec;
+        const struct cloud_spec *cloud = spec->cloud ? spec->cloud : &by_default;
+        const char *const parts[] = { spec->stream, cloud->region, cloud->project_id, cloud->endpoint };
+
+        for (size_t i = 0; i < COUNT_OF(parts); i++)
+                buf_printf(key, "%s\n", parts[i] ? parts[i] : "");
+        dis_app(spec, t, key);
+}
+
 bool dis_clash(const struct trigger *one, const struct trigger *two, struct buf *why)
 {
         const struct dis_spec *a = one->source_spec, *b = two->source_spec;

@@ -326,7 +326,7 @@ struct taken {
 static const struct json_member taken_members[] = {
         MEMBER(NUMBER, "fail", struct taken, fail),
 };
-static const struct json_object taken_object = JSON_OBJECT("it", taken_members);
+static const struct json_object taken_object = JSON_OBJECT("the answer", taken_members);
 
 /* {"success": N, "fail": M}: the last M come again. */
 static enum poller_step acknowledged(struct poller *p, struct str body, struct error *err)

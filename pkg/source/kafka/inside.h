@@ -94,7 +94,8 @@ struct kafka {
         uint32_t statistics;          /* that were passed over, since nothing was amiss */
         bool stopping, close_asked, closing, closed, told_closed;
         struct helper *helper; /* for calls of librdkafka that block */
-        struct helper_job closer;
+        struct closer *closer; /* of the consumer that is open */
+        usec close_by;         /* it is waited for no longer; 0: it is not closed yet */
         bool destroyed;
         enum source_state state;
         bool state_changed;

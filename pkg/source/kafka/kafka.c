@@ -14,6 +14,8 @@ static const usec POLL_INTERVAL = 20 * USEC_SEC;
 /* A consumer that another one of its name has fenced off waits as long, or twice, before it joins again: a
  * worker that was replaced is stopped by then. */
 static const usec REJOIN = 30 * USEC_SEC;
+/* How long the end of a consumer is waited for, which can't end while a broker owes it an answer. */
+static const usec CLOSE_PATIENCE = 3 * USEC_SEC, DESTROY_PATIENCE = 2 * USEC_SEC;
 
 /* ---- the spec ----------------------------------------------------------- */
 
@@ -136,10 +138,19 @@ int kafka_subscribe(struct kafka *s, struct error *err)
         return r ? error_set(err, ERROR_INVALID, "subscribe: %s", rd_kafka_err2str(r)) : 0;
 }
 
+struct closer {
+        struct helper_job job; /* the first member: the helper may have to free it */
+        rd_kafka_t *rk;
+};
+
 static int open_consumer(struct kafka *s, struct error *err)
 {
         rd_kafka_conf_t *conf = NULL;
 
+        if (!s->helper && helper_new(&s->helper, s->services->waker, s->services->wake, err) < 0)
+                return -1;
+        if (!s->closer && !(s->closer = calloc(1, sizeof(*s->closer))))
+                return error_memory(err);
         if (configure(&conf, s->spec, s->services, err) < 0)
                 return -1;
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT |
@@ -176,12 +187,13 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
                 free(s);
                 return error_memory(err);
         }
-        if (helper_new(&s->helper, services->waker, services->wake, err) < 0 || open_consumer(s, err) < 0) {
+        if (open_consumer(s, err) < 0) {
                 if (s->queue)
                         rd_kafka_queue_destroy(s->queue);
                 if (s->rk)
                         rd_kafka_destroy(s->rk);
                 (void)helper_free(s->helper);
+                free(s->closer);
                 free(s->missing);
                 free(s);
                 return -1;
@@ -373,7 +385,7 @@ static size_t tell_changes(struct kafka *s, struct pull_event *events, size_t ma
 /* The helper's thread: nothing else uses the consumer any more. */
 static void destroy(struct helper_job *job)
 {
-        rd_kafka_destroy_flags(CONTAINER_OF(job, struct kafka, closer)->rk,
+        rd_kafka_destroy_flags(CONTAINER_OF(job, struct closer, job)->rk,
                                RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 }
 
@@ -381,8 +393,8 @@ static void take_jobs(struct kafka *s)
 {
         struct helper_job *job;
 
-        while ((job = helper_take(s->helper)))
-                if (job == &s->closer)
+        while (s->helper && (job = helper_take(s->helper)))
+                if (s->closer && job == &s->closer->job)
                         s->destroyed = true;
                 else
                         lookup_taken(job);
@@ -396,14 +408,29 @@ static bool all_left(const struct kafka *s)
         return true;
 }
 
-/* A consumer that is fenced off, or never joined, has nothing to say goodbye for. */
+/* A consumer that is fenced off, or never joined, has nothing to say goodbye for. Another one has, but not to
+ * a broker that says nothing. */
+static bool may_be_destroyed(struct kafka *s)
+{
+        if (s->fatal)
+                return all_left(s);
+        if (rd_kafka_consumer_closed(s->rk))
+                return true;
+        if (s->unassign || !all_left(s))
+                return false;
+        if (!s->close_by)
+                s->close_by = s->now + CLOSE_PATIENCE;
+        return s->now >= s->close_by;
+}
+
 static void advance_closing(struct kafka *s)
 {
         struct error ignored;
 
-        if (s->closing || s->lookup || (s->fatal ? !all_left(s) : !rd_kafka_consumer_closed(s->rk)))
+        if (s->closing || s->lookup || !may_be_destroyed(s))
                 return;
         s->closing = true;
+        s->close_by = s->now + DESTROY_PATIENCE;
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 partition_drop(s->partitions[i]);
                 s->partitions[i]->leaving = false;
@@ -412,8 +439,10 @@ static void advance_closing(struct kafka *s)
         rd_kafka_queue_destroy(s->queue);
         s->queue = NULL;
         s->destroyed = false;
-        s->closer.work = destroy;
-        if (helper_submit(s->helper, &s->closer, &ignored) < 0) {
+        rd_kafka_set_log_level(s->rk, 0); /* it may outlive whose log that is */
+        s->closer->job.work = destroy;
+        s->closer->rk = s->rk;
+        if (helper_submit(s->helper, &s->closer->job, &ignored) < 0) {
                 /* No thread to be had: block, rather than leave the group's connections behind. */
                 rd_kafka_destroy_flags(s->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
                 s->closing = false;
@@ -421,8 +450,23 @@ static void advance_closing(struct kafka *s)
         }
 }
 
+/* It waits for a broker that says nothing, and may do so for minutes. */
+static void leave_consumer(struct kafka *s)
+{
+        if (!helper_leave(s->helper, &s->closer->job))
+                return;
+        log_warn_for(s->services->log,
+                     "the consumer waits for a broker that does not answer, and is left alone: "
+                     "what was not committed is delivered again");
+        s->helper = NULL;
+        s->closer = NULL;
+        s->destroyed = true;
+}
+
 static void finish_closing(struct kafka *s)
 {
+        if (s->closing && !s->destroyed && s->now >= s->close_by)
+                leave_consumer(s);
         if (s->closing && s->destroyed) {
                 s->closing = false;
                 s->rk = NULL;
@@ -443,7 +487,7 @@ static void reopen(struct kafka *s)
         s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = s->leaderless = false;
         s->away = NULL;
         s->asked = s->commits_under_way = 0;
-        s->ask_at = s->commit_at = 0;
+        s->ask_at = s->commit_at = s->close_by = 0;
         if (open_consumer(s, &err) == 0)
                 return;
         kafka_set_state(s, SOURCE_FAILED, err.text);
@@ -610,6 +654,7 @@ static struct source *kafka_free(struct source *source)
         if (!s)
                 return NULL;
         s->helper = helper_free(s->helper);
+        free(s->closer);
         s->lookup = lookup_free(s->lookup);
         waker_forget(s->services->waker, &s->slot);
         for (uint32_t i = 0; i < s->partitions_n; i++) {

@@ -88,6 +88,15 @@ static usec deadline(const struct source *source)
         return MIN_OF(s->topic ? topic_deadline(s->topic) : USEC_NEVER, inbox_deadline(s->inbox));
 }
 
+static void inherit(struct source *source, struct source *of)
+{
+        struct notified *s = notified_of(source), *before = notified_of(of);
+
+        inbox_inherit(s->inbox, before->inbox);
+        if (before->topic)
+                topic_pass_on(before->topic, s->topic);
+}
+
 static void stop(struct source *source) { inbox_stop(notified_of(source)->inbox); }
 
 /* ---- life --------------------------------------------------------------- */
@@ -150,9 +159,9 @@ int notified_open(struct notified *s, const struct notified_kind *kind, const st
         return 0;
 }
 
-/* Not side by side: the subscription's record in the store has one writer, and its requests one caller; what
- * was delivered is remembered, and the order of a key kept, in one inbox. */
 const struct push_ops notified_push = {
+        .side_by_side = true,
+        .inherit = inherit,
         .counts = counts,
         .route = route,
         .receive = receive,

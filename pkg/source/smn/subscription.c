@@ -46,6 +46,10 @@ struct subscription {
         struct buf what, path, query, body;
         unsigned failures, asked;
         usec not_before, look_at;
+        /* The Trigger's subscription before this one and after it, as long as the former still has a call or
+         * a write under way: there is one writer of the record at a time. */
+        struct subscription *before, *after;
+        bool passed_on; /* it is its successor's from now on */
 };
 
 static void say(struct subscription *s, enum source_state state, const char *text)
@@ -419,11 +423,52 @@ static void saved(struct subscription *s, usec now)
 
 void subscription_connected(struct subscription *s)
 {
-        if (s->ending)
+        if (s->ending || s->passed_on)
                 return;
         s->connected = true;
         if (s->phase == PHASE_REST && !json_is_true(json_object_get(s->record, "confirmed")))
                 s->look_at = 0;
+}
+
+static bool is_busy(const struct subscription *s)
+{
+        return s->phase == PHASE_LOADING || s->phase == PHASE_SAVING || s->phase == PHASE_CALLING;
+}
+
+static void link_to(struct subscription *s, struct subscription *after)
+{
+        s->after = after;
+        if (after)
+                after->before = s;
+}
+
+/* Its successor may begin. */
+static void let_go(struct subscription *s)
+{
+        struct subscription *after = TAKE(s->after);
+
+        if (!after)
+                return;
+        after->before = NULL;
+        loop_ready(after->config.services->loop, after->config.services->wake);
+}
+
+void subscription_pass_on(struct subscription *s, struct subscription *successor)
+{
+        s->passed_on = true;
+        if (s->before)
+                link_to(TAKE(s->before), successor);
+        else if (is_busy(s))
+                link_to(s, successor);
+}
+
+/* Whatever came of the last call, the successor reads the record and looks. */
+static void finish_passed_on(struct subscription *s)
+{
+        if (request_take(&s->stored.request) || request_take(&s->request.request))
+                s->phase = PHASE_REST;
+        if (!is_busy(s))
+                let_go(s);
 }
 
 /* What there is to do at rest. */
@@ -447,6 +492,10 @@ void subscription_turn(struct subscription *s, usec now)
 {
         const struct store *store = &s->config.services->store;
 
+        if (s->passed_on)
+                finish_passed_on(s);
+        if (s->passed_on || s->before)
+                return;
         if (request_take(&s->stored.request)) {
                 if (s->phase == PHASE_LOADING)
                         loaded(s, now);
@@ -494,6 +543,8 @@ void subscription_turn(struct subscription *s, usec now)
 
 usec subscription_deadline(const struct subscription *s)
 {
+        if (s->passed_on || s->before)
+                return USEC_NEVER;
         switch (s->phase) {
         case PHASE_LOADING:
         case PHASE_SAVING:
@@ -556,6 +607,9 @@ struct subscription *subscription_free(struct subscription *s)
 {
         if (!s)
                 return NULL;
+        let_go(s);
+        if (s->before)
+                s->before->after = NULL;
         cloud_call_done(&s->request);
         (void)source_account_free(s->account);
         free(s->account_topic);

@@ -23,5 +23,8 @@ void subscription_endpoint(const struct trigger *, const struct smn_spec *, stru
 int subscription_new(struct subscription **, const struct subscription_config *, struct error *) MUST_CHECK;
 struct subscription *subscription_free(struct subscription *); /* NULL is fine */
 void subscription_connected(struct subscription *);            /* a message or a confirmation came */
+/* The Trigger was edited, and the one that takes its place has started: this one begins nothing more, and
+ * that one reads the record once nothing of this is under way. NULL: none takes its place. */
+void subscription_pass_on(struct subscription *, struct subscription *successor);
 void subscription_turn(struct subscription *, usec now);
 usec subscription_deadline(const struct subscription *);

@@ -608,6 +608,11 @@ usec topic_deadline(const struct topic *t)
         return at;
 }
 
+void topic_pass_on(struct topic *t, struct topic *successor)
+{
+        subscription_pass_on(t->subscription, successor ? successor->subscription : NULL);
+}
+
 bool topic_gone(struct topic *t, uint64_t call)
 {
         for (struct pending *p = t->pending; p; p = p->next) {

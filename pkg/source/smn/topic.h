@@ -68,4 +68,6 @@ enum push_verdict topic_receive(struct topic *, uint64_t call, const struct push
                                 struct push_reply *);
 void topic_poll(struct topic *, usec now);
 usec topic_deadline(const struct topic *);
+/* What it has is finished; the subscription is the successor's. NULL: it has no topic. */
+void topic_pass_on(struct topic *, struct topic *successor);
 bool topic_gone(struct topic *, uint64_t call); /* false: it is not here */
