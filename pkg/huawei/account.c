@@ -334,9 +334,8 @@ bool account_ready(struct cloud_account *a, struct cloud_call *call, usec now)
         if (!a->region || now < a->lookup_at) {
                 err = a->error;
                 if (!a->region)
-                        (void)error_set(
-                                &err, ERROR_INVALID,
-                                "neither a project's id nor a region is given, by which IAM knows it");
+                        (void)error_set(&err, ERROR_INVALID,
+                                        "give the project's id, or the region, by which IAM finds it");
                 else
                         err.retry_after = a->lookup_at - now;
                 cloud_call_fail(call, &err, now);

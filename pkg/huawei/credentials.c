@@ -451,7 +451,7 @@ bool credentials_refused(struct credentials *c, struct str access, usec now)
                 c->replaced = bucket_take(&replaced, c->replaced, 1, now);
                 return true;
         }
-        (void)error_set(&c->error, ERROR_UNAUTHORIZED, "%s: the keys that were given are not taken", what(c));
+        (void)error_set(&c->error, ERROR_UNAUTHORIZED, "%s: the service refuses the new keys", what(c));
         c->error.retry = true;
         c->not_before = MAX_OF(c->not_before, bucket_at(&replaced, c->replaced, now));
         return false;

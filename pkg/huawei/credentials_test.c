@@ -367,7 +367,7 @@ static void refused_keys_are_replaced_at_once_but_not_for_ever(void **state UNUS
                 if (i < 5)
                         expect_none(ERROR_CANCELLED, "");
                 else {
-                        expect_none(ERROR_UNAUTHORIZED, "the keys that were given are not taken");
+                        expect_none(ERROR_UNAUTHORIZED, "the service refuses the new keys");
                         pass_until_due(20 * USEC_SEC, 20 * USEC_SEC);
                 }
                 (void)expect_request();

@@ -1,4 +1,4 @@
-"""The services as a process of their own: python3 -m cloud [--host=ADDRESS] [--port=N] (from tests/). Prints its address, and obeys one JSON object a line on standard input:
+"""The services as a process of their own: python3 -m cloud [--host=ADDRESS] [--port=N] (from tests/). Prints its address; each line of standard input is a JSON object, a command:
 
 {"do": "advance", "seconds": 300}
 {"do": "skew", "seconds": 1200}

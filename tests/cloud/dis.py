@@ -97,7 +97,7 @@ class Stream:
         return [p for p in self.partitions if p.status == "ACTIVE"]
 
     def spread(self):
-        """The hashes, over the active partitions."""
+        """Divides the range of hashes among the active partitions."""
         active = self.active()
         for i, partition in enumerate(active):
             partition.hashes = (HASHES * i // len(active), HASHES * (i + 1) // len(active) - 1)
@@ -152,9 +152,9 @@ class Dis:
     def __init__(self, cloud):
         self.cloud, self.streams, self.apps = cloud, {}, {}
         self.checkpoints = {}  # (app, stream, partition) → (number, metadata)
-        self.no_checkpoint = "DIS.4375"  # or "-1", or "": how it says that there is none
+        self.no_checkpoint = "DIS.4375"  # or "-1", or "": how the service says that there is none
         self.short_ids = False  # partitions are called "0" instead of "shardId-0000000000"
-        self.cursors_end = True  # a partition that takes nothing more ends in a null cursor
+        self.cursors_end = True  # a closed partition ends in a null cursor
 
     # ---- for tests ------------------------------------------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class Dis:
         return made
 
     def put(self, stream, key, data):
-        """A record as a producer puts it: (partition, sequence number)"""
+        """Puts a record as a producer does: (partition, sequence number)"""
         with self.cloud.changed:
             partition = stream.of_hash(int.from_bytes(hashlib.md5(key.encode()).digest(), "big") % HASHES)
             number = partition.put(key, data, self.cloud.now())

@@ -110,10 +110,10 @@ class Message:
 
 @dataclasses.dataclass(eq=False)
 class Given:
-    """A message on its way through one group."""
+    """A message as one group sees it."""
 
     message: Message
-    since: float  # when it came into the line
+    since: float  # when it was queued
     handler: str = ""
     until: float = 0  # in flight until then; 0: it is not
     deliveries: int = 0
@@ -121,7 +121,7 @@ class Given:
 
 
 class Line:
-    """What a group has still to consume, in order; or its dead letters."""
+    """A group's queue: messages that are not acknowledged, in order; or its dead letters."""
 
     def __init__(self, retention):
         self.waiting = collections.OrderedDict()  # Given → None
@@ -131,7 +131,7 @@ class Line:
         self.waiting[Given(message, now)] = None
 
     def settle_time(self, now, lost):
-        """What has timed out is there again, what is too old is gone. lost(given): does it go elsewhere?"""
+        """Returns messages whose window has expired to the queue and drops those that are too old. lost(given): was it moved elsewhere?"""
         for given in [g for g in self.handlers.values() if g.until <= now]:
             self.give_back(given, lost)
         old = []
@@ -169,7 +169,7 @@ class Line:
         return list(batch)
 
     def acknowledge(self, items, lost):
-        """(success, fail): the first that is not acknowledged in the order of its consumption fails the rest."""
+        """(success, fail): messages must be acknowledged in the order in which they were consumed; after the first that is not, the rest fails."""
         done, broken = 0, False
         for handler, status in items:
             given = self.handlers[handler]
@@ -230,7 +230,7 @@ class Dms:
     def make_queue(
         self, name, mode="NORMAL", redrive=False, max_consume_count=3, retention_hours=72, description=""
     ):
-        """For tests: as the API makes one."""
+        """For tests: makes a queue as the API does."""
         with self.cloud.changed:
             made = Queue(
                 name, mode, description, redrive, max_consume_count, retention_hours, self.cloud.now()
@@ -247,7 +247,7 @@ class Dms:
         return group
 
     def send(self, queue, bodies, tags=(), attributes=None, delay=0):
-        """For tests: the messages, as they are kept."""
+        """For tests: sends messages; returns them as they are stored."""
         with self.cloud.changed:
             now = self.cloud.now()
             sent = [
@@ -284,7 +284,7 @@ class Dms:
         return queue, queue.groups[group_id]
 
     def bury(self, queue, group):
-        """What was consumed so often in vain becomes a dead letter."""
+        """Makes dead letters of messages that were consumed too often without success."""
 
         def lost(given):
             if not queue.redrive or given.deliveries < queue.max_consume_count:

@@ -1,4 +1,4 @@
-"""What can happen to a call. Each of these makes an effect for Cloud.fault(): before the call had its own effect, or after it.
+"""Faults. Each function makes the effect of a fault for Cloud.fault(), which happens before the call takes effect or after it.
 
 An effect gets the call (a Call) and the answer that the service gave, None where it was not asked; it returns the answer to send, or None where
 it has dealt with the connection itself. Before the call's own effect, PROCEED lets it take place after all. What changes an answer is for after.
@@ -14,7 +14,7 @@ from .service import PROCEED, Answer, refusal
 
 
 def of_answers(make):
-    """Its effects need the service's own answer."""
+    """The effect changes the service's own answer."""
 
     def made(*args, **kwargs):
         effect = make(*args, **kwargs)
@@ -37,7 +37,7 @@ def refuse(code, status=None, message=None, retry_after=None, service=None):
 
 
 def status(number, body=b"", kind="text/html", headers=()):
-    """An answer of some gateway on the way, in no shape of the service's."""
+    """An answer of some gateway on the way, not in the service's format."""
     return lambda call, answer: Answer(number, body, [("Content-Type", kind), *headers])
 
 
@@ -57,7 +57,7 @@ def hang_up():
 
 
 def slow(seconds, pieces=10):
-    """The body comes in pieces over so many seconds; before its effect, the call is that late."""
+    """The body comes in pieces over so many seconds; as a fault before the call, it delays the call instead."""
 
     def effect(call, answer):
         if answer is None:
@@ -74,7 +74,7 @@ def slow(seconds, pieces=10):
 
 
 def late(seconds):
-    """The whole answer comes later; before its effect, the call is that late."""
+    """The whole answer comes later; as a fault before the call, it delays the call instead."""
 
     def effect(call, answer):
         time.sleep(seconds)
@@ -85,7 +85,7 @@ def late(seconds):
 
 @of_answers
 def truncate(keep=0.5):
-    """A well-framed answer whose JSON ends in the middle."""
+    """A complete HTTP answer whose JSON is cut in the middle."""
     return lambda call, answer: Answer(
         answer.status, answer.body[: int(len(answer.body) * keep)], answer.headers
     )
@@ -111,20 +111,20 @@ def replace(body, status=200):
 
 @of_answers
 def padded(size):
-    """The same JSON with so much white space behind it."""
+    """The same JSON, followed by so many bytes of white space."""
     return lambda call, answer: Answer(answer.status, answer.body + b" " * size, answer.headers)
 
 
 @of_answers
 def duplicate():
-    """The answer before this one to the same operation, again; this one's own is lost."""
+    """Repeats the previous answer to the same operation instead of this one's."""
     return lambda call, answer: call.cloud.last_answers.get(call.operation) or answer
 
 
 class swap:
     of_answers = True
 
-    """Two answers change places: the first call waits (so many seconds at most) for the next one and gets its answer."""
+    """Swaps two answers: the first call waits (at most so many seconds) for the next one and gets its answer."""
 
     def __init__(self, seconds=2):
         self.seconds, self.lock, self.waiting = seconds, threading.Lock(), None

@@ -1,4 +1,4 @@
-"""Identities: keys, tokens, projects, agencies (IAM API v3) and the tokens of pods (STS v5). Who signed a request is decided here, by the official signer."""
+"""Identities: keys, tokens, projects, agencies (IAM API v3) and the tokens of pods (STS v5). The official signer verifies requests here."""
 
 import base64
 import dataclasses
@@ -17,7 +17,7 @@ from huaweicloudsdkcore.signer.signer import Signer
 from .service import CODES, DOMAIN, PROJECT, REGION, Answer, Refused, operation
 
 INCORRECT = "Incorrect IAM authentication information: "
-DATE_MOST = 15 * 60  # seconds that X-Sdk-Date may be off
+DATE_MOST = 15 * 60  # seconds by which X-Sdk-Date may be off
 LOCKED_AFTER, LOCKED_FOR = 5, 300
 CODES["gateway"].update({"APIGW.0301": (401, INCORRECT + "verify aksk signature fail")})
 CODES["iam"].update(
@@ -55,7 +55,7 @@ class Key:
     active: bool = True
     user: str = "u1"
     description: str = ""
-    denied: list = dataclasses.field(default_factory=list)  # operations that it has no right to
+    denied: list = dataclasses.field(default_factory=list)  # operations that it is not allowed
     failures: int = 0
     locked_until: float = 0
     created: float = dataclasses.field(default_factory=time.time)
@@ -71,13 +71,13 @@ class Iam:
         self.user = {"id": "u1", "name": "worker", "password": "a-password", "domain": "example"}
         self.projects = {REGION: PROJECT, "cn-north-1": "c3" * 16}
         self.keys = {}
-        self.everything = []  # each key that ever was
+        self.everything = []  # every key that was ever issued
         self.tokens = {}  # token → {"project", "expires", "user"}
         self.agencies = {}  # id → agency
         self.idps = {"pods": "provider"}
         self.provider_urn = f"iam::{DOMAIN}:oidcProvider:pods"
         self.agency_urn = f"iam::{DOMAIN}:agency:reader"
-        self.lifetime = 24 * 3600.0  # of what is issued, where the request does not say
+        self.lifetime = 24 * 3600.0  # of keys and tokens, unless the request says
         self.key = self.add_key("AKEXAMPLE", "SKexample0123456789")
 
     # ---- for tests ------------------------------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class Iam:
             self.keys[access].expires = self.cloud.wall() - 1
 
     def id_token(self, lifetime=3600, subject="system:serviceaccount:shop:orders"):
-        """As a cluster projects it for a ServiceAccount; its signature says nothing."""
+        """A ServiceAccount's token as a cluster mounts it; its signature is not verified."""
 
         def part(value):
             return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
@@ -115,7 +115,7 @@ class Iam:
             (part({"alg": "RS256"}), part({"sub": subject, "exp": int(self.cloud.wall() + lifetime)}), "c2ln")
         )
 
-    # ---- who is it? -----------------------------------------------------------------------------------------------------------------------------
+    # ---- signatures -----------------------------------------------------------------------------------------------------------------------------
 
     def authorize(self, call):
         token = call.headers.get("X-Auth-Token")
@@ -140,7 +140,7 @@ class Iam:
         return found
 
     def signer(self, call):
-        """Whose key signed it: what the official client would have signed is what came."""
+        """The key that signed the request: the official signer, given that key, makes the same signature."""
         given = dict(
             part.strip().split("=", 1)
             for part in call.headers.get("Authorization", "").removeprefix("SDK-HMAC-SHA256 ").split(",")

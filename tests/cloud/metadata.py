@@ -13,11 +13,11 @@ CODES["metadata"].update(
 class Metadata:
     def __init__(self, cloud):
         self.cloud = cloud
-        self.with_tokens = True  # older machines have none, and answer 404
+        self.with_tokens = True  # older machines have no tokens and answer 404
         self.agency = True  # the machine has an agency
         self.lifetime = 24 * 3600.0
-        self.tokens = {}  # token → when it ends
-        self.authorizations = set()  # what pods may show; empty: anything
+        self.tokens = {}  # token → when it expires
+        self.authorizations = set()  # authorization tokens of pods that are accepted; empty: any
 
     @operation("metadata.create_token", "PUT", "/meta-data/latest/api/token", signed=False)
     def create_token(self, call):

@@ -1,4 +1,4 @@
-"""The address of all services: framing, signatures, faults, and the clock that windows and cursors run by."""
+"""The HTTP server of all services: routes, signatures, faults, and the clock by which windows and cursors expire."""
 
 import dataclasses
 import fnmatch
@@ -13,7 +13,7 @@ from email.utils import formatdate
 
 from harness.server import Server
 
-PROCEED = object()  # of an effect that comes before the call's own: that takes place all the same
+PROCEED = object()  # returned by a fault before a call: the call takes effect nevertheless
 
 REGION, PROJECT, DOMAIN = "cn-north-4", "b2b3853af40448fcb9e40d0000000001", "d0a1b2c3d4e5f60718293a4b5c6d7e8f"
 
@@ -26,14 +26,14 @@ class Answer:
 
 
 class Refused(Exception):
-    """What a service says no with: its own code and words."""
+    """A service's error: its code and message."""
 
     def __init__(self, service, code, status=None, message=None):
         super().__init__(f"{service} {code}")
         self.answer = refusal(service, code, status, message)
 
 
-# service → code → (status, words)
+# service → code → (status, message)
 CODES = {"gateway": {}, "iam": {}, "sts": {}, "dms": {}, "dis": {}, "metadata": {}}
 
 
@@ -66,7 +66,7 @@ class Fault:
 
 
 class Call:
-    """A request under way, and the connection that it came by."""
+    """A request in flight and its connection."""
 
     def __init__(self, cloud, handler, method, target, body):
         self.cloud, self.handler, self.method, self.body = cloud, handler, method, body
@@ -120,7 +120,7 @@ class Call:
 
 
 def operation(name, method, path, signed=True):
-    """Marks a method of a service as what answers METHOD PATH; {names} in the path become arguments."""
+    """Decorates the method of a service that handles METHOD PATH; {names} in the path become arguments."""
 
     def mark(function):
         pattern = re.compile("^" + re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path) + "/?$")
@@ -131,19 +131,21 @@ def operation(name, method, path, signed=True):
 
 
 class Cloud:
-    """port 0: any that is free."""
+    """port 0: any free one."""
 
     def __init__(self, port=0, host="127.0.0.1"):
         from . import dis, dms, iam, metadata, smn
 
         self.host, self.port = host, port
         self.changed = threading.Condition(threading.RLock())
-        self.advanced = 0.0  # seconds that windows, cursors and retention are ahead of the system's clock
-        self.skew = 0.0  # seconds that Date, and what is signed, are judged ahead of it
+        self.advanced = (
+            0.0  # seconds that the clock of windows, cursors and retention is ahead of the system's
+        )
+        self.skew = 0.0  # seconds that the clock of Date and of signatures is ahead of that
         self.faults, self.calls, self.last_answers = [], [], {}
-        self.signed = []  # (access key, operation) of the services' calls that were let in
+        self.signed = []  # (access key, operation) of the calls whose signature was valid
         self.arrears = False
-        self.waiting = 0  # calls that wait for something to happen
+        self.waiting = 0  # calls that wait for an event, such as a message
         self.open = True
         self.iam = iam.Iam(self)
         self.metadata = metadata.Metadata(self)
@@ -166,13 +168,13 @@ class Cloud:
         return time.time() + self.skew
 
     def advance(self, seconds):
-        """So much time passes for all that the services keep, at once."""
+        """Advances the clock of the services' state."""
         with self.changed:
             self.advanced += seconds
             self.changed.notify_all()
 
     def wait_for(self, ready, seconds):
-        """What ready() says once it says something, or after so many seconds. The lock is held."""
+        """Waits until ready() returns something true, or for so many seconds; returns its result. The caller holds the lock."""
         end = self.now() + seconds
         while not (result := ready()) and self.open and (left := end - self.now()) > 0:
             self.waiting += 1
@@ -183,7 +185,7 @@ class Cloud:
     # ---- faults ---------------------------------------------------------------------------------------------------------------------------------
 
     def fault(self, operation, effect, when="before", times=1, skip=0):
-        """The next calls of an operation ("dms.consume", "dis.*") go wrong: before they had their effect, or after. Returns the fault, which counts its hits."""
+        """The next calls of an operation ("dms.consume", "dis.*") fail: before they take effect, or after. Returns the fault, which counts its hits."""
         if when not in ("before", "after") or (when == "before" and getattr(effect, "of_answers", False)):
             raise ValueError(
                 f"when={when!r}: it must be before or after, and after for what changes an answer"
@@ -214,7 +216,7 @@ class Cloud:
         return None
 
     def made(self, pattern="*"):
-        """The calls so far of operations: (operation, status, when)"""
+        """The calls of some operations so far: (operation, status, when)"""
         with self.changed:
             return [c for c in self.calls if fnmatch.fnmatch(c[0], pattern)]
 
@@ -234,7 +236,7 @@ class Cloud:
         )
 
     def serve(self, call):
-        """The answer, None where a fault dealt with the connection."""
+        """The answer; None: a fault has handled the connection."""
         try:
             signed = self.route(call)
             effect = self.due(call.operation, "before")
@@ -292,7 +294,7 @@ class Cloud:
             def handle_one_request(self):
                 try:
                     super().handle_one_request()
-                except ValueError:  # a fault has closed the connection under it
+                except ValueError:  # a fault has closed the connection
                     if not self.hung_up:
                         raise
 

@@ -1,4 +1,4 @@
-"""The emulator of the cloud's services as a process of its own, where its clients are in another network namespace.
+"""The emulator of the cloud's services: keys for it, and as a process of its own, where its clients are in another network namespace.
 
 with CloudProcess(cluster) as cloud:
     queue = cloud.do("queue", name="orders")["queue"]
@@ -9,6 +9,22 @@ import subprocess
 import sys
 
 from . import ROOT
+
+# The credentials of a Trigger: the key that write_key() writes.
+PAIR = {
+    "accessKeySecretRef": {"name": "cloud", "key": "ak"},
+    "secretKeySecretRef": {"name": "cloud", "key": "sk"},
+}
+
+
+def write_key(secrets, key):
+    """Secret "cloud" in a folder of Secrets, as the kubelet writes it: each new value is there at once."""
+    folder = secrets / "cloud"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in (("ak", key.access), ("sk", key.secret)):
+        fresh = folder / f".{name}"
+        fresh.write_text(value + "\n")
+        fresh.rename(folder / name)
 
 
 class CloudProcess:

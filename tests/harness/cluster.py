@@ -21,7 +21,7 @@ OWN_NODE_ADDRESS = "192.168.77.2"
 
 
 class Cluster:
-    """name: of a cluster that is left running at the end; without one (and without $SLUICE_CLUSTER), it has a name and a life of its own."""
+    """name: of a cluster that is kept running at the end; without one (and without $SLUICE_CLUSTER), a new cluster is made and removed."""
 
     def __init__(self, name=None, control_plane_only=False):
         self.external = os.environ.get("KUBECONFIG")
@@ -53,7 +53,7 @@ class Cluster:
 
     @property
     def enter(self):
-        """The prefix of a command that talks to the cluster."""
+        """The beginning of a kubectl command for the cluster."""
         return [] if self.external else [str(SCRIPTS / "enter")]
 
     def __enter__(self):
@@ -166,7 +166,7 @@ class Cluster:
         return sorted(found)
 
     def audit_position(self):
-        """A place in the audit log, for audit()."""
+        """The current position in the audit log, for audit()."""
         return (self.directory / "audit.log").stat().st_size
 
     def audit(self, since=0, verbs=("create", "update", "patch", "delete", "deletecollection"), user=""):
@@ -184,7 +184,7 @@ class Cluster:
 
 
 def audit_line(event):
-    """An audit event for people."""
+    """An audit event as a line for people."""
     ref = event.get("objectRef", {})
     resource = "/".join(filter(None, (ref.get("resource"), ref.get("subresource"))))
     code = event.get("responseStatus", {}).get("code")

@@ -1,4 +1,4 @@
-"""IAM, as whoever checks tokens sees it: GET /v3/auth/tokens. The official client drives it in test_apig.py.
+"""IAM for programs that verify tokens: GET /v3/auth/tokens. The official client drives it in test_apig.py.
 
 with Iam() as iam:
     token = iam.token(project="p1", domain="d1")
@@ -54,7 +54,7 @@ class Iam:
         )
 
     def signed(self, method, target, headers):
-        """Is the request signed by the one key? Judged by the official signer."""
+        """Is the request signed with our one key? By the official signer."""
         given = headers.get("Authorization", "")
         if not given.startswith(f"SDK-HMAC-SHA256 Access={self.ACCESS}, "):
             return False

@@ -181,11 +181,11 @@ class Kafka:
         return self
 
     def _answers(self):
-        """It knows itself as a broker that serves: a listener alone says little while the log is recovered and the broker fenced."""
+        """Does the broker list itself as one that serves? Its port is open before that, while it recovers the log and is fenced."""
         return self._client(_brokers, self.node)
 
     def stop(self):
-        """An orderly end; start() goes on with the same ports and data."""
+        """A clean shutdown; start() goes on with the same ports and data."""
         return self.process.stop()
 
     def kill(self):
@@ -215,7 +215,7 @@ class Kafka:
         self._client(_grow_topic, name, partitions)
 
     def purge(self, topic, before):
-        """What retention does: the records below the offset of {partition: offset} are gone."""
+        """Deletes the records below {partition: offset}, as retention does."""
         self._client(_purge, topic, before)
 
     def produce(self, topic, messages):
@@ -223,7 +223,7 @@ class Kafka:
         self._client(_produce, topic, [m if isinstance(m, dict) else {"value": m} for m in messages])
 
     def commit(self, group, topic, offsets):
-        """The group's positions, {partition: offset}, written by somebody who is no member of it."""
+        """Commits {partition: offset} for the group without being a member of it."""
         self._client(_commit, group, topic, offsets)
 
     def committed(self, group, topic, partitions):
@@ -235,7 +235,7 @@ class Kafka:
 
 
 def in_netns(netns, function, *arguments):
-    """Calls a function in a child that has joined a network namespace; the namespace of this process stays what it is."""
+    """Calls a function in a child that has joined a network namespace; the namespace of this process does not change."""
     import multiprocessing
 
     context = multiprocessing.get_context("fork")

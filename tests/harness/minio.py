@@ -85,5 +85,5 @@ class Minio:
         )
 
     def waiting(self):
-        """How many notifications it still holds."""
+        """How many notifications are queued."""
         return sum(1 for p in self.queue.rglob("*") if p.is_file())

@@ -214,6 +214,18 @@ def run(command, *, check=True, timeout=120.0, netns=None, input=None, env=None,
     return done
 
 
+class Later(threading.Thread):
+    """A call in a thread of its own; get() waits for what it returns."""
+
+    def __init__(self, call, *arguments, **options):
+        super().__init__(target=lambda: setattr(self, "result", call(*arguments, **options)), daemon=True)
+        self.start()
+
+    def get(self):
+        self.join(30)
+        return self.result
+
+
 def in_netns(netns, call):
     """What call() returns (or raises) in a network namespace, by a thread of its own that entered it, as do threads that it starts."""
     if not netns:

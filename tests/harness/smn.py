@@ -16,7 +16,6 @@ import http.server
 import json
 import pathlib
 import ssl
-import subprocess
 import threading
 import urllib.parse
 import uuid
@@ -25,17 +24,12 @@ from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import Signer
 
+from .pki import openssl, self_signed, signed
 from .process import in_netns
 from .server import Server
 
 REGION, PROJECT = "cn-north-1", "bb8695913bb74682b9ca82a8803b60d8"
 UNCONFIRMED, CONFIRMED, CANCELLED = 0, 1, 3
-
-
-def openssl(folder, *arguments, data=None):
-    return subprocess.run(
-        ["openssl", *arguments], cwd=folder, check=True, capture_output=True, input=data
-    ).stdout
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -81,70 +75,9 @@ class Smn:
         self.calls, self.sent = [], []  # (method, path); (urn of the subscription, type, status or error)
         self.refuse = lambda method, path: None  # a Refused to answer with
         self.resolve = lambda host: host
-        openssl(
-            folder,
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=test authority",
-        )
-        (self.folder / "ext").write_text(f"subjectAltName=IP:{host},IP:127.0.0.1,DNS:localhost")
-        openssl(
-            folder,
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            "tls.key",
-            "-out",
-            "tls.csr",
-            "-subj",
-            "/CN=smn",
-        )
-        openssl(
-            folder,
-            "x509",
-            "-req",
-            "-in",
-            "tls.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-out",
-            "tls.pem",
-            "-extfile",
-            "ext",
-        )
-        openssl(
-            folder,
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            "smn.key",
-            "-out",
-            "smn.pem",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=SMN",
-        )
+        self_signed(folder, "ca", "test authority")
+        signed(folder, "tls", "smn", f"subjectAltName=IP:{host},IP:127.0.0.1,DNS:localhost")
+        self_signed(folder, "smn", "SMN")
         self.secrets = {
             "smn-ca": {"ca.pem": (self.folder / "ca.pem").read_text()},
             "cloud": {"ak": "AKEXAMPLE", "sk": self.keys["AKEXAMPLE"]},
@@ -215,7 +148,7 @@ class Smn:
         }
 
     def check_signature(self, method, target, headers, body):
-        """What the official client would have signed is what came."""
+        """Is the signature the one that the official client would make?"""
         given = dict(
             part.strip().split("=", 1)
             for part in headers.get("Authorization", "").removeprefix("SDK-HMAC-SHA256 ").split(",")
@@ -326,7 +259,7 @@ class Smn:
             found["status"] = CONFIRMED
 
     def publish(self, text):
-        """To all that confirmed: [(subscription, status)]"""
+        """Sends to all confirmed subscriptions: [(subscription, status)]"""
         message = self.notification(text)
         return [
             (urn, in_netns(self.netns, lambda s=s: self.send(s, message)))
@@ -335,7 +268,7 @@ class Smn:
         ]
 
     def send(self, subscription, message):
-        """A message to a subscription's endpoint: the status, or the error in words."""
+        """Posts a message to a subscription's endpoint: the status, or the error as text."""
         url = urllib.parse.urlsplit(subscription["endpoint"])
         context = (
             ssl._create_unverified_context()

@@ -4,15 +4,12 @@ import json
 
 import yaml
 
-from . import ROOT
-
-SLUICE = ROOT / "build" / "sluice"
+from .sluice import SLUICE
 
 
-def start_controller(cluster):
-    return cluster.start(
-        SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", name="controller"
-    )
+def start_controller(cluster, *options, name="controller"):
+    command = ["controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", *options]
+    return cluster.start(SLUICE, *command, name=name)
 
 
 class Worker:

@@ -15,13 +15,13 @@ import threading
 import time
 
 import pytest
-from conftest import SLUICE, trigger
-from harness import shapes
+from harness import pki, shapes
 from harness.iam import Iam
 from harness.ports import free_port
-from harness.process import Process, wait_until
+from harness.process import Later, wait_until
 from harness.shapes import strict
 from harness.sink import Sink
+from harness.sluice import SLUICE, Sluice, trigger
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import Signer
@@ -45,13 +45,12 @@ def sink():
 
 class Gateway:
     def __init__(self, runner, sink, triggers, options=(), name="run"):
-        self.admin = free_port()
         self.run = runner.start(
             *triggers,
             name=name,
-            options=["--listen=127.0.0.1:0", f"--admin=127.0.0.1:{self.admin}", *options],
+            options=["--listen=127.0.0.1:0", *options],
         )
-        self.port = int(self.run.wait_for_output(r"listening on port (\d+)", 20).group(1))
+        self.port = self.run.port
 
     def call(self, method, path, body=None, headers=None, timeout=20):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -65,6 +64,14 @@ class Gateway:
 
 def api(path, sink, name="api", delivery=None, **source):
     return trigger(name, {"apig": {"path": path, **source}}, sink.uri, delivery)
+
+
+def served_by_worker(trigger, folder):
+    """`sluice worker`, without a cluster."""
+    path = folder / "trigger.json"
+    path.write_text(json.dumps(trigger))
+    options = (f"--trigger={path}", f"--checkpoint={folder / 'state'}", "--listen=127.0.0.1:0")
+    return Sluice("worker", *options, directory=folder / "output")
 
 
 @pytest.fixture
@@ -594,9 +601,7 @@ def test_what_is_removed_from_a_secret_lets_nobody_in(gateway, sink, secrets):
         ]
 
     def reason(trigger):
-        return next(t for t in json.loads(admin(g, "/status"))["triggers"] if t["name"] == trigger).get(
-            "sourceReason", ""
-        )
+        return g.run.status(trigger).get("sourceReason", "")
 
     assert (
         statuses() == [200, 200, 200, 200]
@@ -660,28 +665,8 @@ def custom(authorizer, *identity, **options):
     }
 
 
-def admin(g, path):
-    connection = http.client.HTTPConnection("127.0.0.1", g.admin, timeout=20)
-    connection.request("GET", path)
-    return connection.getresponse().read().decode()
-
-
 def metric(g, name, trigger="api"):
-    return int(
-        re.search(rf'^{name}{{[^}}]*trigger="{trigger}"[^}}]*}} (\d+)$', admin(g, "/metrics"), re.M).group(1)
-    )
-
-
-class Caller(threading.Thread):
-    """A call in a thread; get() gives the reply."""
-
-    def __init__(self, g, *arguments, **options):
-        super().__init__(target=lambda: setattr(self, "reply", g.call(*arguments, **options)))
-        self.start()
-
-    def get(self):
-        self.join(30)
-        return self.reply
+    return g.run.metric(name, trigger=trigger)
 
 
 def test_an_authorizer_allows_and_hands_over_its_context(gateway, sink, authorizer):
@@ -775,9 +760,7 @@ def test_a_malformed_answer_of_an_authorizer_lets_nobody_through(gateway, sink, 
     assert [code(g.call("GET", "/f", headers={"X-Token": "t"})) for _ in range(2)] == [(500, "APIG.0201")] * 2
     assert len(authorizer.all()) == 2 and sink.all() == []  # nothing of it was kept
     g.run.wait_for_output(r"level=warn .*msg=authorizer .*trigger=api .*reason=", 5)
-    assert wait_until(
-        "the status says so", lambda: json.loads(admin(g, "/status"))["triggers"][0]["sourceReason"]
-    ).startswith("authorizer: ")
+    assert wait_until("the status says so", lambda: g.run.status()["sourceReason"]).startswith("authorizer: ")
     assert (metric(g, "sluice_authorizer_requests_total"), metric(g, "sluice_authorizer_failures_total")) == (
         2,
         2,
@@ -818,7 +801,7 @@ def test_what_an_authorizer_repeats_of_its_caller_is_not_told(gateway, sink, aut
         "APIG.0202",
     )
     g.run.wait_for_output(r"answered 500: no \*\*\* and \*\*\*", 5)
-    assert "-secret" not in g.run.out + g.run.err + admin(g, "/status")
+    assert "-secret" not in g.run.out + g.run.err + g.run.ask("/status")[1]
 
 
 def test_an_authorizers_answers_are_kept_for_a_while(gateway, sink, authorizer):
@@ -898,7 +881,7 @@ def test_callers_who_are_the_same_share_one_question(gateway, sink, authorizer):
     release = threading.Event()
     g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", cacheTTL="1h"), timeout="20s"))
     authorizer.answer = lambda request: (release.wait(20), says("allow"))[1]
-    callers = [Caller(g, "GET", "/f", headers={"X-Token": "ab"[i % 2]}) for i in range(10)]
+    callers = [Later(g.call, "GET", "/f", headers={"X-Token": "ab"[i % 2]}) for i in range(10)]
     wait_until("all wait", lambda: metric(g, "sluice_requests_in_flight") == 10)
     release.set()
     assert (
@@ -908,7 +891,7 @@ def test_callers_who_are_the_same_share_one_question(gateway, sink, authorizer):
     # A failure is shared, too, and forgotten.
     release.clear()
     authorizer.answer = lambda request: (release.wait(20), (500, {}, b""))[1]
-    callers = [Caller(g, "GET", "/f", headers={"X-Token": "c"}) for i in range(5)]
+    callers = [Later(g.call, "GET", "/f", headers={"X-Token": "c"}) for i in range(5)]
     wait_until("all wait", lambda: metric(g, "sluice_requests_in_flight") == 5)
     release.set()
     assert [code(c.get()) for c in callers] == [(502, "APIG.0202")] * 5 and len(authorizer.all()) == 3
@@ -936,7 +919,7 @@ def test_a_caller_that_waits_for_the_authorizer_has_a_place_and_may_leave(gatewa
     leaves = socket.create_connection(("127.0.0.1", g.port))
     leaves.sendall(b"GET /f HTTP/1.1\r\nHost: a\r\nX-Token: t\r\n\r\n")
     wait_until("it waits", lambda: metric(g, "sluice_requests_in_flight") == 1)
-    stays = Caller(g, "GET", "/f", headers={"X-Token": "t"})
+    stays = Later(g.call, "GET", "/f", headers={"X-Token": "t"})
     wait_until("both wait", lambda: metric(g, "sluice_requests_in_flight") == 2)
     full = g.call("GET", "/f", headers={"X-Token": "u"})
     assert code(full) == (429, "APIG.0308") and full[1]["Retry-After"] == "1"
@@ -985,8 +968,8 @@ def test_callers_who_are_not_known_yet_keep_out_nobody_who_is(gateway, sink, aut
     authorizer.answer = lambda request: (release.wait(20), says("deny"))[1]
     iam.answer = lambda: release.wait(20) and None
     strangers = [
-        Caller(g, "GET", "/custom?t=stranger"),
-        Caller(g, "GET", "/iam", headers={"X-Auth-Token": "stranger"}),
+        Later(g.call, "GET", "/custom?t=stranger"),
+        Later(g.call, "GET", "/iam", headers={"X-Auth-Token": "stranger"}),
     ]
     wait_until(
         "they wait",
@@ -1010,44 +993,21 @@ def test_a_stop_waits_for_the_authorizer(gateway, sink, authorizer):
     release, came = threading.Event(), threading.Event()
     g = gateway(api("/f", sink, authentication=custom(authorizer), timeout="20s"))
     authorizer.answer = lambda request: (came.set(), release.wait(20), says("allow"))[2]
-    waits = Caller(g, "GET", "/f")
+    waits = Later(g.call, "GET", "/f")
     assert came.wait(10)
     g.run.signal(15)
-    wait_until("it stops", lambda: "draining" in admin(g, "/readyz"))
+    wait_until("it stops", lambda: "draining" in g.run.ask("/readyz")[1])
     release.set()
     assert waits.get()[0] == 200 and g.run.wait(20) == 0 and len(sink.taken()) == 1
 
 
 def test_an_authorizer_over_tls(gateway, sink, tmp_path):
     import ssl
-    import subprocess
 
     folder = tmp_path / "secrets" / "ca"
     folder.mkdir(parents=True)
     for name in ("server", "other"):
-        subprocess.run(
-            [
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-keyout",
-                f"{name}.key",
-                "-out",
-                f"{name}.pem",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=a",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-            ],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
+        pki.self_signed(folder, name, "a", "-addext", "subjectAltName=IP:127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
     with Sink(lambda request: says("allow"), tls=context) as authorizer:
@@ -1475,57 +1435,10 @@ def test_limits_and_malformed_requests_have_the_gateways_shape(gateway, sink):
 
 def test_tls_with_client_certificates_and_trusted_proxies(runner, sink, tmp_path):
     import ssl
-    import subprocess
 
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    openssl(
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=authority",
-    )
+    pki.self_signed(tmp_path, "ca", "authority")
     for name in ("server", "client"):
-        openssl(
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.csr",
-            "-subj",
-            f"/CN={name}",
-        )
-        (tmp_path / "ext").write_text("subjectAltName=IP:127.0.0.1")
-        openssl(
-            "x509",
-            "-req",
-            "-in",
-            f"{name}.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-out",
-            f"{name}.pem",
-            "-extfile",
-            "ext",
-        )
+        pki.signed(tmp_path, name, name, "subjectAltName=IP:127.0.0.1")
     t = api("/f", sink)
     t["spec"]["event"] = {"dialect": "Current"}
     options = [
@@ -1554,8 +1467,6 @@ def tls_call(port, context, headers=None):
 
 def test_preview_shows_the_event_of_a_request(tmp_path):
     import subprocess
-
-    from conftest import SLUICE
 
     t = trigger("t", {"apig": {"path": "/orders/{id}"}}, "http://f/", event={"dialect": "Current"})
     (tmp_path / "t.json").write_text(json.dumps(t))
@@ -1674,7 +1585,7 @@ def test_a_function_that_answers_without_end_takes_its_turn(gateway, sink, head,
         g = gateway(api("/flood", flood, name="flood", timeout="3s"), api("/good", sink, name="good"))
         g.call("GET", "/good")
         began, longest = time.monotonic(), 0
-        caller = Caller(g, "GET", "/flood")
+        caller = Later(g.call, "GET", "/flood")
         while time.monotonic() - began < 2.5:
             before = time.monotonic()
             assert g.call("GET", "/good")[0] == 200
@@ -1686,16 +1597,6 @@ def test_a_function_that_answers_without_end_takes_its_turn(gateway, sink, head,
 def test_a_worker_that_ends_serves_those_who_have_not_heard_of_it(sink, tmp_path):
     """A node may still send new connections long after the pod was told to end: as long as they come, they are answered."""
     sink.answer = lambda request: answer(body="hello")
-    path = tmp_path / "trigger.json"
-    path.write_text(json.dumps(api("/orders", sink)))
-    command = [
-        SLUICE,
-        "worker",
-        f"--trigger={path}",
-        f"--checkpoint={tmp_path / 'state'}",
-        "--listen=127.0.0.1:0",
-        "--admin=127.0.0.1:0",
-    ]
 
     def call(port):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -1703,8 +1604,8 @@ def test_a_worker_that_ends_serves_those_who_have_not_heard_of_it(sink, tmp_path
         r = connection.getresponse()
         assert (r.status, r.read()) == (200, b"hello")
 
-    with Process(command, name="worker", directory=tmp_path / "output") as worker:
-        port = int(worker.wait_for_output(r"listening on port (\d+)", 20).group(1))
+    with served_by_worker(api("/orders", sink), tmp_path) as worker:
+        port = worker.port
         worker.signal(signal.SIGTERM)
         told = time.monotonic()
         while time.monotonic() < told + 11:  # a worker that nobody calls ends after 8 s
@@ -1757,12 +1658,8 @@ def ending(request, gateway, sink, tmp_path):
         g = gateway(one)
         yield g.port, g.run
         return
-    path = tmp_path / "trigger.json"
-    path.write_text(json.dumps(one))
-    command = [SLUICE, "worker", f"--trigger={path}", f"--checkpoint={tmp_path / 'state'}"]
-    command += ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]
-    with Process(command, name="worker", directory=tmp_path / "output") as worker:
-        yield int(worker.wait_for_output(r"listening on port (\d+)", 20).group(1)), worker
+    with served_by_worker(one, tmp_path) as worker:
+        yield worker.port, worker
 
 
 def slow_reader(port):

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 import yaml
-from conftest import SLUICE
 from harness import ROOT, TOOLS
 from harness.process import run
+from harness.sluice import SLUICE
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,18 @@
 """How the program calls the cloud: as whom, with which clock, and what it does about refusals. SMN's subscriptions are what it calls for."""
 
-import json
 import pathlib
 import re
-import urllib.request
 
 import pytest
-from cloud import Cloud, faults
+from cloud import faults
 from cloud.service import DOMAIN, PROJECT
 from cloud.smn import CONFIRMED, UNCONFIRMED
-from conftest import trigger
+from harness.cloud import PAIR, write_key
 from harness.ports import free_port
 from harness.process import wait_until
+from harness.sluice import trigger
 
 CONNECTED = r"source.*state=Connected"
-PAIR = {
-    "accessKeySecretRef": {"name": "cloud", "key": "ak"},
-    "secretKeySecretRef": {"name": "cloud", "key": "sk"},
-}
-
-
-@pytest.fixture
-def cloud():
-    with Cloud() as c:
-        yield c
 
 
 class Worker:
@@ -31,10 +20,9 @@ class Worker:
 
     def __init__(self, runner, cloud, sink, tmp_path, credentials, env=None, **more):
         self.cloud, self.secrets, self.token = cloud, tmp_path / "secrets", tmp_path / "token"
-        (self.secrets / "cloud").mkdir(parents=True, exist_ok=True)
         self.write(cloud.iam.key)
         self.token.write_text(cloud.iam.id_token())
-        port, self.admin = free_port(), free_port()
+        port = free_port()
         self.endpoint = f"http://127.0.0.1:{port}/test/topic"
         source = {
             "topicURN": cloud.smn.urn,
@@ -46,30 +34,21 @@ class Worker:
             options=[
                 f"--listen=127.0.0.1:{port}",
                 f"--secrets={self.secrets}",
-                f"--admin=127.0.0.1:{self.admin}",
             ],
             env={"SLUICE_CLOUD": cloud.endpoint, **(env or {})},
         )
 
     def write(self, key):
-        """As the kubelet does: the new value is there at once."""
-        for name, value in (("ak", key.access), ("sk", key.secret)):
-            fresh = self.secrets / "cloud" / f".{name}"
-            fresh.write_text(value + "\n")
-            fresh.rename(self.secrets / "cloud" / name)
+        write_key(self.secrets, key)
 
     def used(self):
         """The keys that signed calls of the service, in order."""
         return [key for key, _ in self.cloud.signed if key]
 
-    def ask(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=10) as answer:
-            return answer.read().decode()
-
     def keep_secrets(self):
         """No secret is in what the program says of itself."""
         told = self.run.output + pathlib.Path(f"/proc/{self.run.pid}/cmdline").read_text()
-        told += self.ask("/status") + self.ask("/metrics")
+        told += self.run.ask("/status")[1] + self.run.ask("/metrics")[1]
         for key in self.cloud.iam.everything:
             assert key.access not in told and key.secret not in told
             assert not key.token or key.token not in told
@@ -150,7 +129,7 @@ def test_a_clock_that_is_off_costs_one_call(runner, cloud, sink, tmp_path, kind,
     by = re.search(r"the local clock differs from the cloud's.* by=(-?)(\d+)m(\d+)s", worker.run.output)
     assert (by.group(1) == "-") == (skew < 0)
     assert abs(int(by.group(2)) * 60 + int(by.group(3)) - 1200) <= 2
-    told = json.loads(worker.ask("/status"))["triggers"][0]["clock"]
+    told = worker.run.status()["clock"]
     assert re.fullmatch(r"the local clock is (20m\ds|19m5\ds) (behind|ahead of) the cloud's", told)
     assert ("behind" in told) == (skew > 0)
 

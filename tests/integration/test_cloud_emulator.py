@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 import requests
-from cloud import Cloud, faults
+from cloud import faults
 from cloud.dms import CODES as _CODES
 from cloud.service import DOMAIN, PROJECT, REGION
 from harness import ROOT
@@ -37,12 +37,6 @@ from huaweicloudsdkdis import v2 as dis
 from huaweicloudsdkdms import v2 as dms
 from huaweicloudsdkiam import v3 as iam
 from huaweicloudsdksmn import v2 as smn
-
-
-@pytest.fixture
-def cloud():
-    with Cloud() as c:
-        yield c
 
 
 def client(kind, cloud, key=None, credentials=None):

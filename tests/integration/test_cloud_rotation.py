@@ -1,14 +1,12 @@
 """Keys of each kind are replaced while streams and queues are read: nothing fails, is lost or comes twice."""
 
 import re
-import urllib.request
 
 import pytest
 from cloud.service import PROJECT, REGION
-from harness.ports import free_port
 from harness.process import wait_until
 from test_cloud_calls import kinds, make_agency
-from test_dis import Stream, cloud  # noqa: F401
+from test_dis import Stream
 from test_dms import Queue
 
 ROTATIONS = 2
@@ -42,22 +40,16 @@ class OfQueue(Queue):
         return self.messages
 
 
-def used(cloud):  # noqa: F811
+def used(cloud):
     """The keys that signed calls, in order, each once."""
     return list(dict.fromkeys(key for key, _ in cloud.signed if key))
-
-
-def counters(admin):
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    return [int(re.search(rf"^{name}{{[^}}]*}} (\d+)", text, re.M).group(1)) for name in COUNTERS]
 
 
 @pytest.mark.parametrize("kind", ["Secret", "Agency", "Metadata", "ServiceAccount", "PodIdentity"])
 @pytest.mark.parametrize("service", [OfStream, OfQueue], ids=["dis", "dms"])
 def test_keys_are_replaced_while_it_is_read(
     runner,
-    cloud,  # noqa: F811
+    cloud,
     function,
     tmp_path,
     service,
@@ -67,9 +59,8 @@ def test_keys_are_replaced_while_it_is_read(
     token = tmp_path / "token"
     token.write_text(cloud.iam.id_token())
     credentials, env = kinds(cloud, tmp_path)[kind]
-    source, admin = service(cloud, runner, function, tmp_path), free_port()
+    source = service(cloud, runner, function, tmp_path)
     run = source.start(
-        options=[f"--admin=127.0.0.1:{admin}"],
         env=env,
         cloud={"region": REGION, "projectID": PROJECT, "credentials": credentials},
     )
@@ -96,7 +87,7 @@ def test_keys_are_replaced_while_it_is_read(
     wait_until("all of it arrives", lambda: function.accepted() >= source.count(), 60)
     ids = [e["id"] for e in function.events(accepted=False)]
     assert len(ids) == len(set(ids)) == source.count()
-    assert counters(admin) == [0, source.count(), 1]
+    assert [run.metric(name) for name in COUNTERS] == [0, source.count(), 1]
     assert len(used(cloud)) >= ROTATIONS + 1
     assert not re.search("state=(Disconnected|Failed)", run.output)
     assert run.stop() == 0

@@ -6,7 +6,6 @@ import datetime
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -16,13 +15,13 @@ import urllib.request
 
 import pytest
 from cloudevents.v1.http import from_dict, from_http
-from conftest import SLUICE, trigger
 from harness import shapes
-from harness.ports import free_port
 from harness.kafka import Kafka
+from harness.pki import self_signed, signed
 from harness.process import wait_until
 from harness.shapes import strict
 from harness.sink import Sink
+from harness.sluice import SLUICE, trigger
 
 names = (f"delivery-{n}" for n in itertools.count())
 FAST = {"initialBackoff": "10ms", "maxBackoff": "100ms"}
@@ -717,21 +716,18 @@ def test_what_a_filter_cannot_judge_has_failed_for_good(kafka, topic, sink, runn
     hard = json.dumps({n: [v for _ in range(300) for v in ([1], {"x": 1})] + [0] for n in names})
     deep = json.dumps({n: [1, {"x": 1}] for n in names})[:-1] + ',"z":' + "[" * 5000 + "]" * 5000 + "}"
     kafka.produce(topic, [deep, hard, deep])
-    admin = free_port()
     with Sink(lambda request: 202) as dead:
         batch = {"batch": {"maxMessages": 3, "maxWait": "100ms"}}
         retry = {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri + "letters"}}
-        runner.start(
+        run = runner.start(
             make(kafka, topic, sink.uri, {**retry, **batch}, filter={"pattern": pattern}),
-            options=[f"--admin=127.0.0.1:{admin}"],
         )
         (letter,) = dead.wait_for(1)
         committed(kafka, topic, 3)
         assert letter.id == f"{topic}/0/1" and b"filter can't say" in letter.body
         delivered = {i for r in sink.all() for i in (r.header("X-Sluice-Record-Ids") or r.id).split(",")}
         assert delivered == {f"{topic}/0/0", f"{topic}/0/2"}
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as metrics:
-        assert re.search(r"^sluice_filter_failures_total{.*} 1$", metrics.read().decode(), re.M)
+    assert run.metric("sluice_filter_failures_total") == 1
 
 
 def test_drop_is_counted(kafka, topic, sink, runner):
@@ -1110,58 +1106,9 @@ def pki(tmp_path_factory):
     """An authority, a server's certificate for localhost, a client's, as Secrets in folders."""
     folder = tmp_path_factory.mktemp("pki")
 
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    openssl(
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=test authority",
-    )
-    for name, extension in (
-        ("server", "subjectAltName=DNS:localhost"),
-        ("client", "extendedKeyUsage=clientAuth"),
-    ):
-        openssl(
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.csr",
-            "-subj",
-            f"/CN={name}",
-        )
-        (folder / "ext").write_text(extension)
-        openssl(
-            "x509",
-            "-req",
-            "-in",
-            f"{name}.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-out",
-            f"{name}.pem",
-            "-extfile",
-            "ext",
-        )
+    self_signed(folder, "ca", "test authority")
+    signed(folder, "server", "server", "subjectAltName=DNS:localhost")
+    signed(folder, "client", "client", "extendedKeyUsage=clientAuth")
     secret = folder / "secrets" / "tls"
     secret.mkdir(parents=True)
     for name in ("ca.pem", "client.pem", "client.key"):

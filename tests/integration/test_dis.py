@@ -6,26 +6,13 @@ import json
 import re
 import signal
 import time
-import urllib.error
-import urllib.request
 
 import pytest
-from cloud import Cloud, faults
+from cloud import faults
 from cloud.service import PROJECT, REGION, Answer
-from conftest import trigger
-from harness.ports import free_port
+from harness.cloud import PAIR, write_key
 from harness.process import wait_until
-
-PAIR = {
-    "accessKeySecretRef": {"name": "cloud", "key": "ak"},
-    "secretKeySecretRef": {"name": "cloud", "key": "sk"},
-}
-
-
-@pytest.fixture
-def cloud():
-    with Cloud() as c:
-        yield c
+from harness.sluice import trigger
 
 
 class Stream:
@@ -36,14 +23,10 @@ class Stream:
         self.stream = cloud.dis.make_stream("orders", partitions=2)
         self.sent = []  # (partition, sequence number)
         self.secrets = tmp_path / "secrets"
-        (self.secrets / "cloud").mkdir(parents=True)
         self.write(cloud.iam.key)
 
     def write(self, key):
-        for name, value in (("ak", key.access), ("sk", key.secret)):
-            fresh = self.secrets / "cloud" / f".{name}"
-            fresh.write_text(value)
-            fresh.rename(self.secrets / "cloud" / name)
+        write_key(self.secrets, key)
 
     def start(self, delivery=None, options=(), name="run", spec=None, env=None, **more):
         source = {
@@ -301,27 +284,13 @@ def test_a_position_out_of_range_goes_to_the_oldest(stream, cloud):
     assert not set(stream.arrived()) & gone
 
 
-def admin():
-    port = free_port()
-    return port, f"--admin=127.0.0.1:{port}"
+def state_of(run):
+    shown = run.status()
+    return shown["sourceState"], shown["sourceReason"]
 
 
-def ask(port, path):
-    """Status and text."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        return refused.code, refused.read().decode()
-
-
-def state_of(port):
-    (one,) = json.loads(ask(port, "/status")[1])["triggers"]
-    return one["sourceState"], one["sourceReason"]
-
-
-def held_up(port, name):
-    state, reason = state_of(port)
+def held_up(run, name):
+    state, reason = state_of(run)
     return state == "Connected" and re.fullmatch(
         f"nothing of partition {name} came since 20..-..-..T..:..:..Z, although the list names records up to "
         r"\d+: perhaps one is larger than maxFetchBytes \(1024\); then raise it",
@@ -331,27 +300,25 @@ def held_up(port, name):
 
 def test_a_record_above_max_fetch_bytes_is_named(stream):
     """Its partition is held up, the others are not, and the source is ready."""
-    port, option = admin()
-    run = stream.start(maxFetchBytes=1024, options=[option])
+    run = stream.start(maxFetchBytes=1024)
     stream.put(1)
     stream.wait_arrived()
     stream.put(1, size=3000)
     ((held, _),) = stream.sent[1:]
-    wait_until("the status names it", lambda: held_up(port, held), 60)
+    wait_until("the status names it", lambda: held_up(run, held), 60)
     run.wait_for_output("reason=RecordsHeldUp")
     del stream.sent[1]
     stream.put(8)
     stream.sent = [s for s in stream.sent if s[0] != held]
     assert len(stream.sent) > 1
     stream.wait_arrived()
-    assert held_up(port, held) and ask(port, "/readyz")[0] == 200
+    assert held_up(run, held) and run.ask("/readyz")[0] == 200
     assert run.output.count("reason=RecordsHeldUp") == 1
 
 
 def test_answers_without_records_are_no_failure(stream, cloud):
     """A service may answer so for a while, though there are some."""
-    port, option = admin()
-    run = stream.start(maxFetchBytes=1024, options=[option])
+    run = stream.start(maxFetchBytes=1024)
     stream.put(8)
     stream.wait_arrived()
 
@@ -362,33 +329,32 @@ def test_answers_without_records_are_no_failure(stream, cloud):
 
     cloud.fault("dis.get_records", nothing, times=1 << 30)
     stream.put(8)
-    wait_until("the status says so", lambda: "nothing of partition" in state_of(port)[1], 60)
-    assert ask(port, "/readyz")[0] == 200
+    wait_until("the status says so", lambda: "nothing of partition" in state_of(run)[1], 60)
+    assert run.ask("/readyz")[0] == 200
     cloud.clear_faults()
     stream.wait_arrived()
-    wait_until("all is well", lambda: state_of(port) == ("Connected", ""))
+    wait_until("all is well", lambda: state_of(run) == ("Connected", ""))
     assert "state=Disconnected" not in run.output and "state=Failed" not in run.output
 
 
 def test_a_stream_that_is_made_again_is_held_up_by_nothing(stream, cloud):
     """What an old list named says nothing of it."""
-    port, option = admin()
-    run = stream.start(options=[option])
+    run = stream.start()
     stream.put(60)
     stream.wait_arrived()
     stream.wait_saved()
     with cloud.changed:
         del cloud.dis.streams["orders"]
         cloud.dis.checkpoints.clear()
-    wait_until("it is gone", lambda: state_of(port)[0] == "Failed")
+    wait_until("it is gone", lambda: state_of(run)[0] == "Failed")
     stream.stream = cloud.dis.make_stream("orders", partitions=2)
     arrived, stream.sent = len(stream.arrived()), []
     for n in range(3):
         stream.put(4)
         expected = arrived + 4 * (n + 1)
         wait_until("all arrive", lambda expected=expected: len(stream.arrived()) == expected)
-    wait_until("all is well", lambda: state_of(port) == ("Connected", ""))
-    wait_until("no lag is left", lambda: lag_of(port) == 0)
+    wait_until("all is well", lambda: state_of(run) == ("Connected", ""))
+    wait_until("no lag is left", lambda: run.status()["lag"] == 0)
     since = time.monotonic()
     wait_until("the list came again", lambda: listed_since(cloud, since), 30)
     stream.put(4)
@@ -502,11 +468,6 @@ def listed_since(cloud, since):
     return any(when > since for _, _, when in cloud.made("dis.show_stream"))
 
 
-def lag_of(port):
-    (one,) = json.loads(ask(port, "/status")[1])["triggers"]
-    return one["lag"]
-
-
 def nothing_listed(_, answer):
     told = json.loads(answer.body)
     return Answer(200, json.dumps({**told, "partitions": []}).encode(), answer.headers)
@@ -534,22 +495,21 @@ def null_cursor(*_):
 def test_why_nothing_is_read(stream, cloud, operation, fault, reason):
     when = "after" if fault is nothing_listed else "before"
     cloud.fault(operation, fault, when=when, times=1 << 30)
-    port, option = admin()
     stream.put(4)
-    run = stream.start(options=[option])
-    run.wait_for_http(f"http://127.0.0.1:{port}/livez")
+    run = stream.start()
+    run.wait_for_http(f"http://127.0.0.1:{run.admin}/livez")
     expected = re.compile(f"no partition of stream orders is read: {reason}")
     wait_until(
         "the reason says why",
-        lambda: state_of(port)[0] == "Connecting" and expected.fullmatch(state_of(port)[1]),
-        explain=lambda: state_of(port),
+        lambda: state_of(run)[0] == "Connecting" and expected.fullmatch(state_of(run)[1]),
+        explain=lambda: state_of(run),
     )
-    status, text = ask(port, "/readyz")
+    status, text = run.ask("/readyz")
     assert status == 503 and "test/orders: Connecting: no partition" in text
     if fault is null_cursor:  # it takes until the next list
         cloud.clear_faults()
         stream.wait_arrived()
-        wait_until("all is well", lambda: state_of(port) == ("Connected", ""))
+        wait_until("all is well", lambda: state_of(run) == ("Connected", ""))
 
 
 @pytest.mark.parametrize("serial", [True, False])

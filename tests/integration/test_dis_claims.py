@@ -1,17 +1,14 @@
 """Processes that share the partitions of a stream by one --state."""
 
-import re
 import time
-import urllib.request
 
 import pytest
-from harness.ports import free_port
 from harness.process import wait_until
-from test_dis import Stream, cloud  # noqa: F401
+from test_dis import Stream
 
 
 @pytest.fixture
-def stream(cloud, runner, function, tmp_path):  # noqa: F811
+def stream(cloud, runner, function, tmp_path):
     made = Stream(cloud, runner, function, tmp_path)
     made.rescale(4)
     return made
@@ -21,19 +18,12 @@ class Reader:
     """A process, and how many records it got."""
 
     def __init__(self, stream, name, replicas):
-        self.admin = free_port()
         self.file = stream.runner.directory / f"{name}.yaml"
-        self.run = stream.start(
-            name=name, options=[f"--admin=127.0.0.1:{self.admin}"], spec={"replicas": replicas}
-        )
-        self.run.wait_for_http(f"http://127.0.0.1:{self.admin}/livez")
+        self.run = stream.start(name=name, spec={"replicas": replicas})
+        self.run.wait_for_http(f"http://127.0.0.1:{self.run.admin}/livez")
 
     def received(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=10) as answer:
-            found = re.search(
-                r"^sluice_events_received_total{.*} (\d+)$", answer.read().decode(), re.MULTILINE
-            )
-            return int(found.group(1))
+        return self.run.metric("sluice_events_received_total")
 
 
 def arrive(stream, count=40):
@@ -89,7 +79,7 @@ def test_one_part_has_one_reader(stream):
     arrive(stream)
     second = Reader(stream, "second", 1)
     second.run.wait_for_output("state=Standby")
-    second.run.wait_for_http(f"http://127.0.0.1:{second.admin}/readyz")
+    second.run.wait_for_http(f"http://127.0.0.1:{second.run.admin}/readyz")
     arrive(stream)
     assert (first.received(), second.received()) == (80, 0)
     first.run.kill()
@@ -107,7 +97,7 @@ def test_another_number_of_parts_waits_until_the_others_are_gone(stream, numbers
     second = Reader(stream, "second", numbers[1])
     second.run.wait_for_output("state=Standby")
     assert f"spec.replicas is {numbers[1]} here, and {numbers[0]} in a process" in second.run.output
-    second.run.wait_for_http(f"http://127.0.0.1:{second.admin}/readyz")
+    second.run.wait_for_http(f"http://127.0.0.1:{second.run.admin}/readyz")
     arrive(stream)
     assert (first.received(), second.received()) == (80, 0)
 
@@ -129,7 +119,7 @@ def edit(reader, before, after):
 
 def test_what_keeps_its_positions_in_the_state_is_run_once(stream, runner, function):
     """Only what is shared may be run twice."""
-    from conftest import trigger
+    from harness.sluice import trigger
 
     tick = trigger("tick", {"timer": {"schedule": "@every 1s"}}, function.uri)
     first = runner.start(tick, name="first")

@@ -6,16 +6,12 @@ import collections
 import json
 import os
 import random
-import re
-import signal
 import threading
 import time
-import urllib.request
 
 from cloud import faults
-from harness.ports import free_port
 from harness.process import wait_until
-from test_dis import Stream, cloud  # noqa: F401
+from test_dis import Stream
 
 RECORDS = int(os.environ.get("LEDGER", 3000))
 LONG = RECORDS >= 20000
@@ -111,29 +107,20 @@ class Ledger:
         self.stream.rescale(5)
         self.arrivals = Arrivals(function)
         self.producer = Producer(stream, self.arrivals)
-        self.run, self.admin, self.keys = None, None, [cloud.iam.key]
+        self.run, self.keys = None, [cloud.iam.key]
         self.may_repeat = 0  # the sum over the kills
         self.discoveries = []
 
     def start(self):
-        self.admin = free_port()
         self.run = self.stream.start(
             {"timeout": "5s", "retry": {"initialBackoff": "100ms", "maxBackoff": "100ms"}},
-            options=[f"--admin=127.0.0.1:{self.admin}"],
         )
-        self.run.wait_for_http(f"http://127.0.0.1:{self.admin}/livez")
-
-    def gauges(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=10) as answer:
-            return {
-                name: int(value)
-                for name, value in re.findall(r"^(\w+){.*} (-?\d+)$", answer.read().decode(), re.M)
-            }
+        self.run.wait_for_http(f"http://127.0.0.1:{self.run.admin}/livez")
 
     def kill(self):
         """What was in flight, settled since the last commit, or came between the question and the end, may come again."""
         with self.producer.lock:
-            before = self.gauges()
+            before = {name: number for name, _, number in self.run.metrics()}
             seen = self.arrivals.look()
             self.run.kill()
             after = self.arrivals.look()
@@ -189,7 +176,7 @@ def make_faults(cloud, dice):
     return made
 
 
-def test_nothing_is_lost(cloud, runner, function, tmp_path):  # noqa: F811
+def test_nothing_is_lost(cloud, runner, function, tmp_path):
     dice = random.Random(7)
     stream = Stream(cloud, runner, function, tmp_path)
     ledger = Ledger(cloud, stream, function)

@@ -1,28 +1,16 @@
 """Queues of DMS, as the emulator has them: what arrives, in which order, and what becomes of it when something fails."""
 
 import json
-import pathlib
-import random
 import signal
 import time
 
 import pytest
-from cloud import Cloud, faults
+from cloud import faults
 from cloud.service import PROJECT, REGION
-from conftest import SLUICE, trigger
+from harness.cloud import PAIR, write_key
 from harness.process import run, wait_until
 from harness.sink import Sink
-
-PAIR = {
-    "accessKeySecretRef": {"name": "cloud", "key": "ak"},
-    "secretKeySecretRef": {"name": "cloud", "key": "sk"},
-}
-
-
-@pytest.fixture
-def cloud():
-    with Cloud() as c:
-        yield c
+from harness.sluice import SLUICE, trigger
 
 
 class Queue:
@@ -33,14 +21,10 @@ class Queue:
         self.queue = cloud.dms.make_queue("orders", mode=mode, **how)
         self.group = cloud.dms.make_group(self.queue, "sluice")
         self.secrets = tmp_path / "secrets"
-        (self.secrets / "cloud").mkdir(parents=True)
         self.write(cloud.iam.key)
 
     def write(self, key):
-        for name, value in (("ak", key.access), ("sk", key.secret)):
-            fresh = self.secrets / "cloud" / f".{name}"
-            fresh.write_text(value)
-            fresh.rename(self.secrets / "cloud" / name)
+        write_key(self.secrets, key)
 
     def trigger(self, delivery=None, name="orders", **more):
         source = {

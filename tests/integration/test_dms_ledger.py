@@ -7,10 +7,9 @@ import os
 import random
 import signal
 
-import pytest
 from cloud import faults
 from harness.process import wait_until
-from test_dms import Queue, cloud  # noqa: F401
+from test_dms import Queue
 
 MESSAGES = int(os.environ.get("LEDGER", 2000))
 TIMES = max(3, MESSAGES * 30 // 20000)  # of each kind of fault
@@ -33,7 +32,7 @@ def arrived(function):
     )
 
 
-def test_nothing_is_lost(cloud, runner, function, tmp_path):  # noqa: F811
+def test_nothing_is_lost(cloud, runner, function, tmp_path):
     queue = Queue(cloud, runner, function, tmp_path)
     sent = [f"message {i}" for i in range(MESSAGES)]
     dice = random.Random(12)

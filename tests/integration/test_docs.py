@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 import yaml
-from conftest import SLUICE, trigger
 from harness import ROOT
+from harness.sluice import SLUICE, trigger
 
 PAGES = [
     ROOT / "README.md",

@@ -9,10 +9,10 @@ import subprocess
 import pytest
 import yaml
 from cloud.service import PROJECT
-from conftest import SLUICE
 from harness import ROOT
 from harness.process import wait_until
-from test_dis import Stream, cloud  # noqa: F401
+from harness.sluice import SLUICE
+from test_dis import Stream
 from test_dms import Queue
 
 # What differs from one preview to the next.
@@ -79,7 +79,7 @@ def example(name, function):
     return t, source
 
 
-def test_the_queue_of_the_example_is_delivered(runner, cloud, function, tmp_path):  # noqa: F811
+def test_the_queue_of_the_example_is_delivered(runner, cloud, function, tmp_path):
     queue = Queue(cloud, runner, function, tmp_path)
     t, source = example("queue.yaml", function)
     source |= {"queueID": queue.queue.id, "consumerGroupID": queue.group.id}
@@ -91,7 +91,7 @@ def test_the_queue_of_the_example_is_delivered(runner, cloud, function, tmp_path
     queue.wait_empty()
 
 
-def test_the_stream_of_the_example_is_delivered(runner, cloud, function, tmp_path):  # noqa: F811
+def test_the_stream_of_the_example_is_delivered(runner, cloud, function, tmp_path):
     stream = Stream(cloud, runner, function, tmp_path)
     t, source = example("stream.yaml", function)
     account = source["cloud"]["credentials"]["serviceAccount"]

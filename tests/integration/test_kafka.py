@@ -6,9 +6,9 @@ import itertools
 import json
 
 import pytest
-from conftest import trigger
 from harness.ports import free_ports
 from harness.process import wait_until
+from harness.sluice import trigger
 
 names = (f"topic-{n}" for n in itertools.count())
 

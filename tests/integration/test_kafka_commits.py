@@ -3,13 +3,10 @@
 import itertools
 import signal
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 import yaml
 from harness.kafka import Kafka
-from harness.ports import free_ports
 from harness.process import wait_until
 from test_kafka import duplicates, kafka_trigger, offsets
 
@@ -66,24 +63,17 @@ def test_what_was_settled_while_the_broker_was_away_is_committed_when_it_is_back
 
 def test_a_clean_stop_waits_for_a_commit_that_is_under_way(kafka, topic, function, runner):
     """The broker hangs while the last events are settled, and answers when the worker stops already."""
-    (port,) = free_ports(1)
     function.behave(delay="100ms")
-    run = runner.start(kafka_trigger(kafka, topic, function.uri), options=[f"--admin=127.0.0.1:{port}"])
+    run = runner.start(kafka_trigger(kafka, topic, function.uri))
     run.wait_for_output("state=Connected", 30)
     produce(kafka, topic, 20)
     function.wait_for(4, 30)
-
-    def draining():
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10)
-        except urllib.error.HTTPError as e:
-            return b"draining" in e.read()
 
     kafka.process.signal(signal.SIGSTOP)
     try:
         function.wait_for(20, 30)
         run.signal(signal.SIGTERM)
-        wait_until("it stops", draining, 5)
+        wait_until("it stops", lambda: "draining" in run.ask("/readyz")[1], 5)
     finally:
         kafka.process.signal(signal.SIGCONT)
     assert run.wait(20) == 0

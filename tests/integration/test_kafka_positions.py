@@ -3,13 +3,11 @@
 import json
 import re
 import time
-import urllib.request
 
 import pytest
 import yaml
-from conftest import SLUICE
-from harness.ports import free_ports
-from harness.process import Process, wait_until
+from harness.process import wait_until
+from harness.sluice import Sluice
 from test_kafka import kafka_trigger, names, offsets
 
 LATEST = {"startPosition": "Latest"}
@@ -31,13 +29,10 @@ def values(function):
 
 
 def start(runner, kafka, topic, function, name="run", **more):
-    (port,) = free_ports(1)
     run = runner.start(
         kafka_trigger(kafka, topic, function.uri, **{**LATEST, **more}),
         name=name,
-        options=[f"--admin=127.0.0.1:{port}"],
     )
-    run.admin = port
     run.wait_for_output("state=Connected", 30)
     return run
 
@@ -48,8 +43,7 @@ def committed(kafka, topic, partitions=2):
 
 def counted(run, name):
     """{reason: count} of a counter of the admin port"""
-    with urllib.request.urlopen(f"http://127.0.0.1:{run.admin}/metrics", timeout=10) as answer:
-        return {r: int(n) for r, n in re.findall(name + r'{.*reason="(\w+)"} (\d+)', answer.read().decode())}
+    return {labels["reason"]: n for found, labels, n in run.metrics() if found == name}
 
 
 def lost(run):
@@ -211,19 +205,13 @@ def test_a_topic_that_is_deleted_holds_up_no_other(kafka, topic, function, runne
     """It is deleted with positions that are not committed yet: the other one's are, what is gone is no lag, and the Trigger stays ready."""
     gone = f"{topic}-gone"
     kafka.create_topic(gone, 4)
-    (port,) = free_ports(1)
     run = runner.start(
         kafka_trigger(kafka, topic, function.uri, startPosition="Earliest", topics=[gone, topic]),
-        options=[f"--admin=127.0.0.1:{port}"],
     )
     group = f"sluice.test.{topic}"
     kafka.produce(gone, [{"value": "x", "partition": i % 4} for i in range(20)])
     function.wait_for(20)
     kafka.delete_topic(gone)
-
-    def status():
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=10) as answer:
-            return json.load(answer)["triggers"][0]
 
     def said(pattern):
         kafka.produce(topic, to(0, "go on"))
@@ -237,10 +225,9 @@ def test_a_topic_that_is_deleted_holds_up_no_other(kafka, topic, function, runne
     )
     end = kafka.end_offsets(topic, 2)
     wait_until("the other topic is committed", lambda: kafka.committed(group, topic, 2) == end, 5)
-    assert status()["lag"] == 0
-    assert status()["sourceState"] == "Connected" and gone in status()["sourceReason"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
-        assert answer.status == 200
+    assert run.status()["lag"] == 0
+    assert run.status()["sourceState"] == "Connected" and gone in run.status()["sourceReason"]
+    assert run.ask("/readyz")[0] == 200
     count = len(values(function))
     run.kill()
     again = runner.start(
@@ -282,16 +269,15 @@ def test_a_worker_that_another_of_its_name_fenced_off_joins_again_and_ends_at_on
     path.write_text(yaml.safe_dump(kafka_trigger(kafka, topic, function.uri)))
 
     def worker(name):
-        command = [
-            SLUICE,
+        return Sluice(
             "worker",
             f"--trigger={path}",
-            "--admin=127.0.0.1:0",
             f"--checkpoint={tmp_path / name}",
             "--instance=slot-0",
             "--log-level=info",
-        ]
-        return Process(command, name=name, directory=tmp_path / f"{name}-output")
+            name=name,
+            directory=tmp_path / f"{name}-output",
+        )
 
     first, second = worker("first"), worker("second")
     try:
@@ -327,8 +313,4 @@ def test_the_lag_is_true_while_the_function_blocks(kafka, topic, function, runne
     run.wait_for_output("state=Blocked", 30)
     kafka.produce(topic, to(0, *["x" * 1000] * 9000))
 
-    def lag():
-        with urllib.request.urlopen(f"http://127.0.0.1:{run.admin}/status", timeout=10) as answer:
-            return json.load(answer)["triggers"][0]["lag"]
-
-    wait_until("the lag is known", lambda: lag() == 12000, 30)
+    wait_until("the lag is known", lambda: run.status()["lag"] == 12000, 30)

@@ -8,14 +8,15 @@ import time
 
 import pytest
 import yaml
-from conftest import SLUICE
 from harness import ROOT, TOOLS
 from harness.cluster import Cluster, audit_line
 from harness.kafka import Kafka
+from harness.pki import self_signed
 from harness.ports import free_port
 from harness.process import TimedOut, in_netns, run, wait_until
+from harness.sluice import SLUICE
 from harness.smn import Refused, Smn
-from harness.worker import Worker
+from harness.worker import Worker, start_controller
 
 CHILDREN = "serviceaccounts,roles,rolebindings,configmaps,deployments"
 OURS = "app.kubernetes.io/managed-by=sluice"
@@ -69,15 +70,7 @@ def rights_of_the_chart(cluster, file):
 @pytest.fixture(scope="module")
 def controller(cluster, tmp_path_factory):
     kubeconfig = rights_of_the_chart(cluster, tmp_path_factory.mktemp("controller") / "kubeconfig")
-    with cluster.start(
-        SLUICE,
-        "controller",
-        "--worker-image=x",
-        "--admin=127.0.0.1:0",
-        "--log-level=info",
-        f"--kubeconfig={kubeconfig}",
-        name="controller",
-    ) as p:
+    with start_controller(cluster, f"--kubeconfig={kubeconfig}") as p:
         p.wait_for_output("the controller knows the cluster", 20)
         yield p
         print(p.describe())
@@ -798,42 +791,19 @@ def test_the_api_server_restarts(cluster, namespace, controller):
 def test_a_certificate_authority_that_changes_is_read_again(cluster, controller, tmp_path):
     """Also: the server's certificate is checked, and a name for it that the kubeconfig gives is used."""
     config = yaml.safe_load((cluster.directory / "kubeconfig").read_text())
-    run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-subj",
-            "/CN=wrong",
-            "-keyout",
-            tmp_path / "key",
-            "-out",
-            tmp_path / "ca.crt",
-        ]
-    )
+    self_signed(tmp_path, "ca", "wrong")
     target = config["clusters"][0]["cluster"]
     del target["certificate-authority-data"]
     target |= {
-        "certificate-authority": "ca.crt",
+        "certificate-authority": "ca.pem",
         "server": "https://127.0.0.1:6443",
         "tls-server-name": "kubernetes.default.svc",
     }
     (tmp_path / "config").write_text(yaml.safe_dump(config))
-    command = [
-        SLUICE,
-        "controller",
-        "--worker-image=x",
-        "--admin=127.0.0.1:0",
-        "--namespace=nobody",
-        f"--kubeconfig={tmp_path / 'config'}",
-        "--log-level=info",
-    ]
-    with cluster.start(*command, name="another") as p:
+    options = ("--namespace=nobody", f"--kubeconfig={tmp_path / 'config'}")
+    with start_controller(cluster, *options, name="another") as p:
         p.wait_for_output("a list failed.*certificate", 10)
-        (tmp_path / "ca.crt").write_text((cluster.directory / "pki" / "ca.crt").read_text())
+        (tmp_path / "ca.pem").write_text((cluster.directory / "pki" / "ca.crt").read_text())
         p.wait_for_output("the controller knows the cluster", 30)
 
 
@@ -1213,16 +1183,8 @@ def test_what_cannot_be_taken_back_in_time_is_named(cluster, namespace, smn):
     delete(cluster, namespace)
     wait_deployment(cluster, namespace, "topic", replicas=1)  # though it was suspended
     wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending")
-    command = [
-        SLUICE,
-        "controller",
-        "--worker-image=x",
-        "--admin=127.0.0.1:0",
-        f"--namespace={namespace}",
-        "--ending-deadline=3s",
-        "--log-level=info",
-    ]
-    with cluster.start(*command, name="impatient") as impatient:
+    options = (f"--namespace={namespace}", "--ending-deadline=3s")
+    with start_controller(cluster, *options, name="impatient") as impatient:
         wait_gone(cluster, namespace)
         said = wait_until("it is said", lambda: remains(cluster, namespace), 10)
         assert (

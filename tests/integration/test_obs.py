@@ -11,10 +11,10 @@ import urllib.request
 
 import pytest
 import yaml
-from conftest import later, trigger
 from harness.minio import Minio
 from harness.ports import free_ports
-from harness.process import wait_until
+from harness.process import Later, wait_until
+from harness.sluice import trigger
 from harness.smn import Smn
 
 TOKEN = "a-token"
@@ -257,7 +257,7 @@ def test_an_edit_refuses_nobody_and_delivers_nothing_twice(runner, secrets, sink
     posts = []
 
     def post(*records):
-        posts.append(later(lambda: w.post({"Records": list(records)})))
+        posts.append(Later(lambda: w.post({"Records": list(records)})))
 
     post(record("slow", sequencer="1"))
     wait_until("the first call", entered.is_set)

@@ -12,16 +12,12 @@ import subprocess
 import termios
 import threading
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 import yaml
-
-from conftest import SLUICE, trigger
 from harness.ports import free_port
-from harness.process import Process
 from harness.sink import Sink
+from harness.sluice import SLUICE, Sluice, ask, trigger
 
 
 def ticks(name, uri):
@@ -51,42 +47,31 @@ def test_a_trigger_alone_that_cannot_start_ends_it(runner):
 def test_one_that_cannot_start_is_shown_and_tried_again(function, tmp_path):
     """Probes, status and metrics say why; it starts once it can, or is tried at once at SIGHUP, without an edit."""
 
-    def ask(path):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{admin}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as e:
-            return e.code, e.read().decode()
-
     def connected():
-        return [
-            line for line in ask("/metrics")[1].splitlines() if re.match("sluice_source_connected.*api", line)
-        ]
+        return run.metric("sluice_source_connected", namespace="test", trigger="api", source="apig")
 
-    taken, admin = socket.create_server(("127.0.0.1", 0)), free_port()
+    taken = socket.create_server(("127.0.0.1", 0))
     port = taken.getsockname()[1]
     files = tmp_path / "triggers.yaml"
     clock, api = ticks("clock", function.uri), trigger("api", {"apig": {"path": "/f"}}, function.uri)
     files.write_text(yaml.safe_dump_all([clock, api]))
-    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", f"--listen=127.0.0.1:{port}"]
-    with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
+    with Sluice("run", "-f", files, f"--state={tmp_path}/state", f"--listen=127.0.0.1:{port}") as run:
         why = f'listen on "127.0.0.1:{port}": Address already in use'
-        run.wait_until("it is said", lambda: ask("/readyz") == (503, f"test/api: Failed: {why}\n"))
-        shown = {t["name"]: t for t in json.loads(ask("/status")[1])["triggers"]}
+        run.wait_until("it is said", lambda: run.ask("/readyz") == (503, f"test/api: Failed: {why}\n"))
+        shown = run.triggers()
         assert sorted(shown) == ["api", "clock"]
         assert (shown["api"]["sourceState"], shown["api"]["sourceReason"]) == ("Failed", why)
         assert shown["api"]["deliveryState"] == "Stopped"
-        assert connected() == ['sluice_source_connected{namespace="test",trigger="api",source="apig"} 0']
+        assert connected() == 0
         run.signal(signal.SIGHUP)
         run.wait_for_output('msg="the files changed" applied=1 removed=0')
         taken.close()
         run.wait_for_output(
             "a Trigger that could not be started runs now.*trigger=api|trigger=api state=Connected"
         )
-        run.wait_until("it serves", lambda: ask("/readyz") == (200, "ok\n"))
-        assert connected() == ['sluice_source_connected{namespace="test",trigger="api",source="apig"} 1']
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/f", timeout=5) as answer:
-            assert answer.status == 200
+        run.wait_until("it serves", lambda: run.ask("/readyz") == (200, "ok\n"))
+        assert connected() == 1
+        assert ask(port, "/f")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -155,34 +140,29 @@ def test_changed_files_are_taken_without_a_restart(function, tmp_path):
     def write(*triggers):
         files.write_text(yaml.safe_dump_all(triggers))
 
-    def status():
-        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/status", timeout=5) as answer:
-            return {t["name"]: t for t in json.load(answer)["triggers"]}
-
     def comes(*wanted):
         before = len(texts(function))
         run.wait_until(f"{wanted} come", lambda: set(wanted) <= set(texts(function)[before:]), 20)
 
-    files, admin = tmp_path / "triggers.yaml", free_port()
+    files = tmp_path / "triggers.yaml"
     write(tick("stays", "stays"), tick("changes", "old"), tick("goes", "goes"))
-    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", f"--admin=127.0.0.1:{admin}"]
-    with Process(command, name="run") as run:
+    with Sluice("run", "-f", files, f"--state={tmp_path}/state") as run:
         comes("stays", "old", "goes")
         write(tick("stays", "stays"), tick("changes", "new"), tick("comes", "comes"))
         comes("stays", "new", "comes")
-        received = status()["stays"]["received"]
+        received = run.triggers()["stays"]["received"]
         files.write_text("kind: Trigger\nspec: [")
         run.wait_for_output("what ran before goes on")
         before = len(texts(function))
         comes("stays", "new", "comes")
         assert not {"old", "goes"} & set(texts(function)[before:])
-        now = status()
+        now = run.triggers()
         assert sorted(now) == ["changes", "comes", "stays"]
         assert now["stays"]["received"] > received > 0, "it was not begun anew"
         write(tick("stays", "stays", suspend=True))
-        run.wait_until("all are gone", lambda: status() == {})
+        run.wait_until("all are gone", lambda: run.triggers() == {})
         write(tick("stays", "stays"))
-        run.wait_until("it runs again", lambda: list(status()) == ["stays"])
+        run.wait_until("it runs again", lambda: list(run.triggers()) == ["stays"])
         assert run.stop() == 0
 
 
@@ -192,24 +172,16 @@ def test_an_api_that_changes_is_replaced(function, runner, tmp_path):
     def api(path):
         return trigger("api", {"apig": {"path": path}}, function.uri)
 
-    def call(path):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.status
-        except urllib.error.HTTPError as e:
-            return e.code
-
     files = tmp_path / "api.yaml"
     files.write_text(yaml.safe_dump(ticks("clock", function.uri)))
-    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
-    with Process(command, name="run") as run:
+    with Sluice("run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0") as run:
         run.wait_until("it runs", lambda: texts(function))
         files.write_text(yaml.safe_dump_all([ticks("clock", function.uri), api("/one")]))
-        port = int(run.wait_for_output(r"listening on port (\d+)").group(1))
-        run.wait_until("the API answers", lambda: call("/one") == 200)
+        port = run.port
+        run.wait_until("the API answers", lambda: ask(port, "/one")[0] == 200)
         files.write_text(yaml.safe_dump_all([ticks("clock", function.uri), api("/two")]))
-        run.wait_until("the new one answers", lambda: call("/two") == 200)
-        assert call("/one") == 404
+        run.wait_until("the new one answers", lambda: ask(port, "/two")[0] == 200)
+        assert ask(port, "/one")[0] == 404
         assert run.stop() == 0
 
 
@@ -222,37 +194,29 @@ def test_a_path_that_is_taken_is_told_and_had_once_it_is_free(tmp_path):
     def write(*triggers):
         files.write_text(yaml.safe_dump_all(triggers))
 
-    def ask(port, path):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.read().decode()
-        except urllib.error.HTTPError as e:
-            return e.read().decode()
-
     def serve(x, y):
-        return lambda: (ask(port, "/x"), ask(port, "/y")) == (x, y) and ask(admin, "/readyz") == "ok\n"
+        return lambda: (ask(port, "/x")[1], ask(port, "/y")[1]) == (x, y) and run.ask("/readyz")[1] == "ok\n"
 
     def answer(request):
         stage = json.loads(request.body)["requestContext"]["stage"]
         body = json.dumps({"statusCode": 200, "headers": {}, "isBase64Encoded": False, "body": stage})
         return 200, {"Content-Type": "application/json"}, body.encode()
 
-    files, admin = tmp_path / "triggers.yaml", free_port()
+    files = tmp_path / "triggers.yaml"
     with Sink(answer) as sink:
         write(api("one", "/x"))
-        command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
-        with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
-            port = int(run.wait_for_output(r"listening on port (\d+)").group(1))
+        with Sluice("run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0") as run:
+            port = run.port
             write(api("two", "/x/"), api("one", "/x"))
             why = (
                 "test/two: Failed: spec.source.apig: test/two has any method of /x, as has test/one, which alone "
                 "would be called: give one of them another path or method\n"
             )
-            run.wait_until("it is told", lambda: ask(admin, "/readyz") == why)
-            assert ask(port, "/x") == "one"
+            run.wait_until("it is told", lambda: run.ask("/readyz")[1] == why)
+            assert ask(port, "/x")[1] == "one"
             write(api("two", "/x/"))
-            run.wait_until("the other has it", lambda: ask(port, "/x") == "two")
-            assert ask(admin, "/readyz") == "ok\n"
+            run.wait_until("the other has it", lambda: ask(port, "/x")[1] == "two")
+            assert run.ask("/readyz")[1] == "ok\n"
             write(api("two", "/x"), api("one", "/y"))
             run.wait_until("both serve", serve("two", "one"))
             write(api("two", "/y"), api("one", "/x"))
@@ -263,18 +227,11 @@ def test_a_path_that_is_taken_is_told_and_had_once_it_is_free(tmp_path):
 def test_what_is_shown_of_one_without_a_pipeline(tmp_path):
     """Status, metrics, readiness and the lines agree on each, and say nothing that is not so."""
 
-    def ask(path):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{admin}{path}", timeout=5) as answer:
-                return answer.read().decode()
-        except urllib.error.HTTPError as e:
-            return e.read().decode()
-
     def states():
-        found = {}
-        for t in json.loads(ask("/status"))["triggers"]:
-            found[t["name"]] = t["sourceState"], t["deliveryState"], t["sourceReason"]
-        return found
+        return {
+            name: (t["sourceState"], t["deliveryState"], t["sourceReason"])
+            for name, t in run.triggers().items()
+        }
 
     def answer(request):
         if b'"user_event":"slow"' in request.body:
@@ -283,7 +240,7 @@ def test_what_is_shown_of_one_without_a_pipeline(tmp_path):
         return 200
 
     gate, entered = threading.Event(), threading.Event()
-    files, admin = tmp_path / "triggers.yaml", free_port()
+    files = tmp_path / "triggers.yaml"
     with Sink(answer) as sink:
         api = trigger("api", {"apig": {"path": "/f"}}, sink.uri)
         blocked = trigger("blocked", {"apig": {"path": "/f"}}, sink.uri)
@@ -292,8 +249,7 @@ def test_what_is_shown_of_one_without_a_pipeline(tmp_path):
         slow = trigger("slow", {"timer": {"schedule": "@every 200ms", "userEvent": "slow"}}, sink.uri)
         asleep = trigger("asleep", {"timer": {"schedule": "1h"}}, sink.uri, suspend=True)
         files.write_text(yaml.safe_dump_all([api, blocked, refused, slow, asleep]))
-        command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
-        with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
+        with Sluice("run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0") as run:
             run.wait_until("the tick is under way", entered.is_set)
             slow["spec"]["source"]["timer"] = {"schedule": "1h"}
             files.write_text(yaml.safe_dump_all([api, blocked, refused, slow, asleep]))
@@ -310,16 +266,14 @@ def test_what_is_shown_of_one_without_a_pipeline(tmp_path):
                 "slow": ("Connected", "Delivering", ""),  # its predecessor finishes what it has
             }
             assert states() == expected
-            assert sorted(ask("/readyz").splitlines()) == [
+            assert sorted(run.ask("/readyz")[1].splitlines()) == [
                 f"test/blocked: Failed: {taken}",
                 f"test/refused: Failed: {ref}",
             ]
             for name, (source, _, _) in expected.items():
-                shown = re.search(
-                    rf'^sluice_source_connected\{{.*trigger="{name}".*\}} (\d)$', ask("/metrics"), re.M
-                )
-                assert shown.group(1) == ("1" if source == "Connected" else "0"), name
-            assert "asleep" not in ask("/metrics") + run.output
+                shown = run.metric("sluice_source_connected", trigger=name)
+                assert shown == (source == "Connected"), name
+            assert "asleep" not in run.ask("/metrics")[1] + run.output
             for name, source in [("blocked", "apig any /f"), ("refused", "timer 1h")]:
                 assert re.search(rf"^test/{name}  .*  Failed  events 0  ", run.output, re.M), source
             gate.set()
@@ -335,12 +289,8 @@ def test_an_api_goes_on_when_its_edit_cannot_start(tmp_path, why):
     def api(stage, **source):
         return trigger("api", {"apig": {"path": "/f", "stage": stage, **source}}, sink.uri)
 
-    def ask(port, path="/f"):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.read().decode()
-        except urllib.error.HTTPError as e:
-            return e.read().decode()
+    def called():
+        return ask(port, "/f")[1]
 
     def answer(request):
         stage = json.loads(request.body)["requestContext"]["stage"]
@@ -366,27 +316,24 @@ def test_an_api_goes_on_when_its_edit_cannot_start(tmp_path, why):
             "start test/api: authentication: Secret ca can't be read from nowhere: say --secrets=DIR",
         ),
     }[why]
-    files, admin = tmp_path / "api.yaml", free_port()
+    files = tmp_path / "api.yaml"
     with Sink(answer) as sink:
         files.write_text(yaml.safe_dump(api("one")))
-        command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
-        with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
-            port = int(run.wait_for_output(r"listening on port (\d+)").group(1))
-            assert ask(port) == "one" and ask(admin, "/readyz") == "ok\n"
+        with Sluice("run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0") as run:
+            port = run.port
+            assert called() == "one" and run.ask("/readyz")[1] == "ok\n"
             files.write_text(yaml.safe_dump(api("two", **broken)))
             told = f"its change can't be started, and it goes on as it was: {text}"
-            run.wait_until("it is told", lambda: ask(admin, "/readyz") == f"test/api: Failed: {told}\n")
+            run.wait_until("it is told", lambda: run.ask("/readyz")[1] == f"test/api: Failed: {told}\n")
             run.wait_for_output("can't be started.*" + re.escape(text))
-            (shown,) = json.loads(ask(admin, "/status"))["triggers"]
+            shown = run.status("api")
             assert (shown["sourceState"], shown["sourceReason"]) == ("Failed", told)
             assert (shown["deliveryState"], shown["delivered"]) == ("Delivering", 1)
-            assert 'sluice_source_connected{namespace="test",trigger="api",source="apig"} 0' in ask(
-                admin, "/metrics"
-            )
-            assert ask(port) == "one"
+            assert run.metric("sluice_source_connected", namespace="test", trigger="api", source="apig") == 0
+            assert called() == "one"
             files.write_text(yaml.safe_dump(api("three")))
-            run.wait_until("it serves", lambda: ask(port) == "three")
-            run.wait_until("that is told", lambda: ask(admin, "/readyz") == "ok\n")
+            run.wait_until("it serves", lambda: called() == "three")
+            run.wait_until("that is told", lambda: run.ask("/readyz")[1] == "ok\n")
             assert run.stop() == 0
 
 
@@ -411,8 +358,7 @@ def test_a_folder_is_read_again(function, tmp_path, told):
     (folder / "a.yaml").write_text(
         yaml.safe_dump(trigger("a", {"timer": {"schedule": "@every 200ms", "userEvent": "a"}}, function.uri))
     )
-    command = [SLUICE, "run", "-f", folder, f"--state={tmp_path}/state"]
-    with Process(command, name="run") as run:
+    with Sluice("run", "-f", folder, f"--state={tmp_path}/state") as run:
         run.wait_until("a comes", lambda: "a" in texts(function))
         write(folder / "b.yaml", "b")
         run.wait_until("b comes", lambda: "b" in texts(function), 20)
@@ -446,8 +392,7 @@ def test_nobody_needs_to_read_what_it_prints(function, tmp_path):
     )
     try:
         function.wait_for(5, 30)
-        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/livez", timeout=5) as answer:
-            assert answer.status == 200
+        assert ask(admin, "/livez")[0] == 200
         for end, _ in pipes:
             assert os.read(end, 65536) == b"x" * 65536
         run.terminate()

@@ -9,8 +9,8 @@ import threading
 import time
 
 import pytest
-from conftest import later, trigger
-from harness.process import wait_until
+from harness.process import Later, wait_until
+from harness.sluice import trigger
 
 
 class Listener:
@@ -18,7 +18,7 @@ class Listener:
         self.run = runner.start(
             *triggers, name=name, options=[f"--listen=127.0.0.1:{port}", *smn.options, *options]
         )
-        self.port = int(self.run.wait_for_output(r"listening on port (\d+)", 20).group(1))
+        self.port = self.run.port
 
     def send(self, message, path="/test/topic", timeout=20):
         body, headers = message
@@ -92,10 +92,10 @@ def test_a_second_call_gets_the_first_ones_outcome(listener, smn, sink):
     sink.answer = answer
     g = listener()
     message = smn.notification("once")
-    first = later(lambda: g.send(message))
+    first = Later(lambda: g.send(message))
     wait_until("the function is called", entered.is_set)
-    second = later(lambda: g.send(message))
-    third = later(lambda: g.send(message))
+    second = Later(lambda: g.send(message))
+    third = Later(lambda: g.send(message))
     assert g.send(smn.notification("x"), path="/test/other") == 404
     gate.set()
     assert [first.get(), second.get(), third.get()] == [200] * 3 and len(sink.all()) == 1
@@ -118,9 +118,9 @@ def test_the_second_call_goes_on_when_the_first_caller_leaves(listener, smn, sin
         with pytest.raises(TimeoutError):
             g.send(message, timeout=1)
 
-    first = later(leave)
+    first = Later(leave)
     wait_until("the function is called", lambda: calls)
-    second = later(lambda: g.send(message))
+    second = Later(lambda: g.send(message))
     first.get()
     assert second.get() == 200 and len(calls) == 2
     gate.set()
@@ -162,7 +162,7 @@ def test_a_killed_worker_gets_the_message_again(listener, smn, sink):
             g.send(message)
         return True
 
-    first = later(broken)
+    first = Later(broken)
     wait_until("the function is called", entered.is_set)
     g.run.signal(9)
     g.run.wait()
@@ -188,7 +188,7 @@ def test_a_message_that_waits_for_its_certificate_is_told_of_the_end(runner, smn
         g = Listener(runner, smn, trigger("topic", {"smn": spec}, sink.uri), options=["--grace=1s"])
         body, _ = smn.notification("waits")
         message = {**json.loads(body), "signing_cert_url": f"https://{host}{smn.path}"}
-        sent = later(lambda: g.send((json.dumps(message).encode(), smn.headers(message))))
+        sent = Later(lambda: g.send((json.dumps(message).encode(), smn.headers(message))))
         with silent.accept()[0]:
             g.run.signal(signal.SIGTERM)
             assert sent.get() == 503

@@ -8,10 +8,10 @@ import time
 
 import pytest
 import yaml
-from conftest import later, trigger
 from harness.ports import free_port
-from harness.process import wait_until
+from harness.process import Later, wait_until
 from harness.sink import Sink
+from harness.sluice import trigger
 from harness.smn import CONFIRMED, PROJECT, UNCONFIRMED, Refused
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
@@ -277,14 +277,14 @@ def test_an_edit_in_place_goes_on_at_once(runner, smn, sink):
             connection.request("POST", "/test/topic", body, headers)
             return connection.getresponse().status
 
-    calls = [later(post)]
+    calls = [Later(post)]
     wait_until("it is under way", entered.is_set)
     elsewhere = f"http://localhost:{port}/test/topic"
     first.source["smn"]["subscription"]["endpoint"] = elsewhere
     files = runner.directory / "run.yaml"
     files.write_text(yaml.safe_dump(trigger("topic", first.source, sink.uri)))
     first.run.wait_for_output('msg="the files changed" applied=1', 20)
-    calls.append(later(post))
+    calls.append(Later(post))
     assert smn.send({"endpoint": elsewhere, "subscription_urn": urn}, smn.notification("other")) == 200
     gate.set()
     assert [c.get() for c in calls] == [200, 200]

@@ -4,7 +4,7 @@ import datetime
 import json
 import re
 
-from conftest import trigger
+from harness.sluice import trigger
 
 
 def ticks(name, uri, schedule="@every 200ms", **timer):

@@ -3,8 +3,7 @@
 import subprocess
 
 import pytest
-
-from conftest import SLUICE
+from harness.sluice import SLUICE
 
 TIMER = """apiVersion: sluice.dev/v1alpha1
 kind: Trigger

@@ -24,13 +24,13 @@ from harness.cluster import Cluster
 from harness.kafka import Kafka
 from harness.ports import free_port
 from harness.process import Process, in_netns, run, wait_until
+from harness.sluice import SLUICE
 from harness.smn import Smn
 from harness.worker import Worker, start_controller
 from sinks import Ledger, Probes, Sink
 
 SECONDS = float(os.environ.get("WEATHER_SECONDS", "90"))
 SEED = int(os.environ.get("WEATHER_SEED", "1"))
-SLUICE = ROOT / "build" / "sluice"
 CALM = 130.0  # no library keeps an idle connection longer
 TOPICS = {"orders": 2, "audit": 1, "secure": 1, "moving": 1, "again": 1, "stock": 1}
 TOKEN_GRACE = 35.0

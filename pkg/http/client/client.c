@@ -215,8 +215,7 @@ static int set_route(struct http_target *t, struct str no_proxy, struct error *e
                 if (url_parse(t->config.proxy.url, &t->proxy_url, err) < 0)
                         return error_wrap(err, "proxy");
                 if (t->proxy_url.tls)
-                        return error_set(err, ERROR_INVALID,
-                                         "proxy " STR_FMT ": proxies are spoken to over http://",
+                        return error_set(err, ERROR_INVALID, "proxy " STR_FMT ": must begin with http://",
                                          STR_ARG(t->config.proxy.url));
                 t->proxied = !http_no_proxy(no_proxy, t->url.host);
         }
@@ -409,9 +408,9 @@ static int put_head(struct exchange *x, const struct http_request *q, struct err
         if (q->message->failed || q->message->n < x->headroom)
                 return error_memory(err);
         if (q->method && !is_token(q->method))
-                return error_set(err, ERROR_INVALID, "\"%s\" is no HTTP method", q->method);
+                return error_set(err, ERROR_INVALID, "\"%s\" is not an HTTP method", q->method);
         if (q->path.n && !is_path(q->path))
-                return error_set(err, ERROR_INVALID, "the path must begin with / and have no white space");
+                return error_set(err, ERROR_INVALID, "the path must begin with / and contain no white space");
         if (t->config.compress && q->message->n > x->headroom + PACK_LEAST &&
             pack(t->client, q->message, x->headroom, &x->packed)) {
                 x->message = &x->packed;

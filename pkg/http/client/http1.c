@@ -91,7 +91,7 @@ static bool feed(struct connection *c, size_t n)
         size_t used;
 
         if (!c->exchanges.n) {
-                (void)error_set(&err, ERROR_PROTOCOL, "%s speaks without being asked", c->target->url_text);
+                (void)error_set(&err, ERROR_PROTOCOL, "%s sent data without a request", c->target->url_text);
                 connection_break(c, &err);
                 return false;
         }

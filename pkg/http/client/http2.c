@@ -190,7 +190,7 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *cookie
                 /* nghttp2 closes the streams above GOAWAY's last one as refused; the others go on to their
                  * end. The reason is kept for error messages. */
                 if (frame->goaway.error_code != NGHTTP2_NO_ERROR)
-                        (void)snprintf(c->http2->fault, sizeof(c->http2->fault), "the server goes away: %s",
+                        (void)snprintf(c->http2->fault, sizeof(c->http2->fault), "the server sent GOAWAY: %s",
                                        nghttp2_http2_strerror(frame->goaway.error_code));
                 connection_stop(c);
                 return 0;
@@ -320,8 +320,8 @@ static bool http2_write(struct connection *c)
         }
         if (!nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session)) {
                 broken(c, ERROR_PROTOCOL,
-                       c->retiring ? "the peer went away before its answer was whole"
-                                   : "the peer broke HTTP/2");
+                       c->retiring ? "the peer closed the connection before its answer was whole"
+                                   : "the peer violated HTTP/2");
                 return false;
         }
         loop_io_want(c->io, LOOP_READABLE);
@@ -360,7 +360,7 @@ static bool http2_read(struct connection *c)
                 }
                 c->http2->empty += (uint64_t)n;
                 if (c->http2->empty > EMPTY_MAX) {
-                        broken(c, ERROR_PROTOCOL, "the peer sends frames that carry nothing");
+                        broken(c, ERROR_PROTOCOL, "the peer sends too many empty frames");
                         return false;
                 }
                 if ((n < READ_SIZE && !c->drain && !connection_buffers(c)) ||
@@ -384,7 +384,7 @@ static void on_silence(struct task *task, usec now)
                 return;
         }
         if (h->asked) {
-                broken(c, ERROR_TIMEOUT, "the peer does not answer a PING");
+                broken(c, ERROR_TIMEOUT, "the peer did not answer a PING");
                 return;
         }
         h->asked = true;

@@ -242,7 +242,7 @@ static void why_the_server_goes_away_is_told(void **state UNUSED)
         server.handle = send_away;
         open_target(1, 0);
         assert_true(request()->failed);
-        assert_non_null(strstr(done[0].c.error.text, "the server goes away: ENHANCE_YOUR_CALM"));
+        assert_non_null(strstr(done[0].c.error.text, "the server sent GOAWAY: ENHANCE_YOUR_CALM"));
         assert_false(done[0].c.maybe_processed);
 }
 
@@ -272,7 +272,7 @@ static void a_silent_connection_is_asked_and_given_up(void **state UNUSED)
         for (size_t i = 1; i < 3; i++) {
                 assert_true(done[i].c.failed && done[i].c.error.retry && done[i].c.maybe_processed);
                 assert_int_equal(done[i].c.error.kind, ERROR_TIMEOUT);
-                assert_non_null(strstr(done[i].c.error.text, "does not answer a PING"));
+                assert_non_null(strstr(done[i].c.error.text, "did not answer a PING"));
         }
         assert_false(request()->failed);
         assert_int_equal(server.peers_n, 2);

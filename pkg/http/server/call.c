@@ -375,7 +375,7 @@ static bool step(struct http_call *c, struct str *bytes)
         maybe_continue(c, bytes->n != 0);
         work_count(c);
         if (!room_for_bytes(c, s->config.buffered_max)) {
-                put_refusal(c, HTTP_OVERLOADED, "too many bytes wait in memory");
+                put_refusal(c, HTTP_OVERLOADED, "too much memory is in use");
                 return false;
         }
         return used > 0;

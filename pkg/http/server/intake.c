@@ -98,7 +98,7 @@ static int take_method(struct http_intake *k, struct str name)
                                 break;
                         return 0;
                 }
-        return refuse(k, HTTP_NOT_IMPLEMENTED, "the method is not known here");
+        return refuse(k, HTTP_NOT_IMPLEMENTED, "the method is not supported");
 }
 
 static bool is_port(struct str s)
@@ -159,11 +159,11 @@ static int take_target(struct http_intake *k, struct str target)
         if (k->limits.target_max && target.n > k->limits.target_max)
                 return refuse(k, HTTP_URI_TOO_LONG, "the target is too long");
         if (!all_are(target, TARGET))
-                return malformed(k, "a byte in the target that may not be there");
+                return malformed(k, "an invalid byte in the target");
         if (target.p[0] == '/' || (str_is(target, "*") && k->method == HTTP_OPTIONS))
                 return 0;
         if (!absolute(target, &authority, &rest) || !is_host(authority))
-                return malformed(k, "the target is neither a path nor a URL of http");
+                return malformed(k, "the target is neither a path nor an http URL");
         return 0;
 }
 
@@ -193,7 +193,7 @@ static int take_length(struct http_intake *k, struct str value)
         if (k->lengths++)
                 return malformed(k, "more than one Content-Length");
         if (!value.n || value.n > 19 || !all_are(value, DIGIT) || !str_to_int64(value, &n))
-                return malformed(k, "a Content-Length that is no length");
+                return malformed(k, "an invalid Content-Length");
         k->left = (uint64_t)n;
         return 0;
 }
@@ -215,7 +215,7 @@ static int take_coding(struct http_intake *k, struct str value)
                 if (chunked && rest.n)
                         return malformed(k, "chunked is not the last transfer coding");
         }
-        return value.n ? refuse(k, HTTP_NOT_IMPLEMENTED, "chunked is the one transfer coding here")
+        return value.n ? refuse(k, HTTP_NOT_IMPLEMENTED, "the only supported transfer coding is chunked")
                        : malformed(k, "an empty Transfer-Encoding");
 }
 
@@ -223,7 +223,7 @@ static int take_host(struct http_intake *k, struct str value)
 {
         if (k->hosts++)
                 return malformed(k, "more than one Host");
-        return is_host(value) ? 0 : malformed(k, "a Host that is none");
+        return is_host(value) ? 0 : malformed(k, "an invalid Host");
 }
 
 static int take_connection(struct http_intake *k, struct str value)
@@ -291,7 +291,7 @@ static int pass(struct http_intake *k, const char *from, const char *to)
                 return 0;
         if (http_codec_feed(&k->codec, (struct str){ from, (size_t)(to - from) }, &used, &err) < 0 ||
             used != (size_t)(to - from))
-                return k->codec.refuse_status == 503 ? refuse(k, HTTP_OVERLOADED, "no memory")
+                return k->codec.refuse_status == 503 ? refuse(k, HTTP_OVERLOADED, "out of memory")
                                                      : malformed(k, "not HTTP");
         return 0;
 }
@@ -333,7 +333,7 @@ static int to_origin_form(struct http_intake *k, struct str target)
         buf_str(&m->target, rest);
         buf_done(&m->head);
         m->head = head;
-        return head.failed || m->target.failed ? refuse(k, HTTP_OVERLOADED, "no memory") : 0;
+        return head.failed || m->target.failed ? refuse(k, HTTP_OVERLOADED, "out of memory") : 0;
 }
 
 static int take_head(struct http_intake *k, struct str block)
@@ -471,7 +471,7 @@ static int take_chunk_byte(struct http_intake *k, char c)
                 if (is(c, HEX))
                         return take_digit(k, c);
                 if (!k->digits || (c != '\r' && c != ';'))
-                        return malformed(k, "a chunk size that is none");
+                        return malformed(k, "an invalid chunk size");
                 return to(k, c == ';' ? INTAKE_EXTENSION : INTAKE_SIZE_LF);
         case INTAKE_EXTENSION:
                 if (c != '\r' && !is(c, TEXT))

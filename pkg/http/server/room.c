@@ -197,7 +197,7 @@ bool room_for_bytes(struct http_call *c, size_t most)
                         continue;
                 }
                 call_refuse(other, HTTP_OVERLOADED,
-                            "too many bytes wait in memory, and this request makes no progress");
+                            "too much memory is in use, and this request makes no progress");
         }
         return true;
 }
