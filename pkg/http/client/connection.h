@@ -134,6 +134,7 @@ struct http_target {
         struct list addresses;
         size_t addresses_n;             /* that are listed */
         usec addresses_until, asked_at; /* good until; when the last question was put */
+        usec resolve_by;                /* what waits for the answer waits no longer */
         usec ask_at;                    /* before they run out, when in use; USEC_NEVER: not */
         /* when another try is made to replace old connections; USEC_NEVER: not */
         usec replace_at;
@@ -231,6 +232,8 @@ void files_forget(struct http_target *);
 
 /* addresses.c */
 void addresses_ask(struct http_target *);
+bool addresses_awaited(const struct http_target *);   /* requests wait for them alone */
+void addresses_too_late(struct http_target *);        /* fails those; the question stands */
 struct address *addresses_pick(struct http_target *); /* NULL: none is known */
 bool addresses_others(const struct http_target *);    /* there is one that is not passed over */
 void addresses_failed(struct http_target *, struct address *);
