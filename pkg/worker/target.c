@@ -51,7 +51,10 @@ int target_config(struct http_target_config *c, const struct trigger *t, const c
 
         *c = (struct http_target_config){ .settings = &settings,
                                           .url = str_of(url),
-                                          .connect_timeout = MIN_OF(d->timeout, d->connect_timeout),
+                                          /* earlier than the attempt ends, so that it is told what took
+                                           * so long */
+                                          .connect_timeout = MIN_OF(d->timeout - d->timeout / 8,
+                                                                    d->connect_timeout),
                                           .response_timeout = d->response_timeout,
                                           .max_age = 5 * USEC_MINUTE,
                                           .http_version = versions[d->http_version],

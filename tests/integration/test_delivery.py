@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -1096,6 +1097,21 @@ def test_a_function_that_takes_too_long_is_asked_again(kafka, topic, sink, runne
     late.set()
     committed(kafka, topic, 1)
     run.wait_for_output(r"no answer within 200 ms of the request", 5)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "reason"),
+    [("https", "no TLS session within 875 ms"), ("http", "no answer within 1000 ms")],
+)
+def test_what_took_too_long_is_told(kafka, topic, runner, scheme, reason):
+    """A peer that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/"
+        run = runner.start(make(kafka, topic, uri, {"timeout": "1s"}))
+        kafka.produce(topic, ["lost"])
+        run.wait_for_output(f"msg=delivery .*{reason}", 20)
+        (other,) = {"no TLS session within", "no answer within"} - {reason.rsplit(" ", 2)[0]}
+        assert other not in run.output
 
 
 # ---- connections -----------------------------------------------------------------------------------------------------------------------

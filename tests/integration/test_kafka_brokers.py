@@ -71,7 +71,8 @@ def test_a_broker_that_is_away_is_named_until_it_is_back(kafka, second, topic, f
     kafka.produce(topic, to(1, 5, "after"))
     events = function.wait_for(51, 60)
     assert offsets(events) == {0: list(range(43)), 1: list(range(8))} and duplicates(events) == 0
-    wait_until("it says so", lambda: run.status()["sourceState"] == "Connected", 20)
+    # What comes says so, before the next statistics would.
+    wait_until("it says so", lambda: run.status()["sourceState"] == "Connected", 1)
     wait_until("no lag is left", lambda: run.status()["lag"] == 0, 20)
     assert run.status()["sourceReason"] == ""
     assert set(states(run)[since:]) <= {"Disconnected", "Connecting", "Connected"}

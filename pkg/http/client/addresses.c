@@ -83,14 +83,41 @@ static void on_resolved(void *cookie, const struct resolved *answer, const struc
         pool_serve(t);
 }
 
+static usec resolve_by(const struct http_target *t)
+{
+        return t->config.connect_timeout ? loop_now(t->client->loop) + t->config.connect_timeout : USEC_NEVER;
+}
+
 void addresses_ask(struct http_target *t)
 {
-        if (t->resolving || t->numeric)
+        usec now = loop_now(t->client->loop);
+
+        if (t->numeric)
                 return;
-        t->resolving = true;
-        t->asked_at = loop_now(t->client->loop);
-        t->ask_at = USEC_NEVER;
-        resolver_ask(t->client->resolver, t->host, on_resolved, t);
+        if (!t->resolving || now >= t->resolve_by)
+                t->resolve_by = resolve_by(t);
+        if (!t->resolving) {
+                t->resolving = true;
+                t->asked_at = now;
+                t->ask_at = USEC_NEVER;
+                resolver_ask(t->client->resolver, t->host, on_resolved, t);
+        }
+        target_arm(t);
+}
+
+bool addresses_awaited(const struct http_target *t)
+{
+        return t->resolving && t->waiting.n && !t->connections_n;
+}
+
+void addresses_too_late(struct http_target *t)
+{
+        struct error err;
+
+        (void)error_set(&err, ERROR_TIMEOUT, "resolve %s: no answer of a name server within %" PRId64 " ms",
+                        t->host, t->config.connect_timeout / USEC_MSEC);
+        err.retry = true;
+        pool_fail_waiting(t, &err, false);
 }
 
 struct address *addresses_pick(struct http_target *t)

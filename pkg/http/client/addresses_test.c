@@ -201,6 +201,22 @@ static void a_silent_name_server_blocks_nothing(void **state UNUSED)
         assert_int_equal(http_target_connections(target), 0);
 }
 
+/* What is told is what took so long, each time. */
+static void a_silent_name_server_is_told(void **state UNUSED)
+{
+        dns.silent = true;
+        aim((struct http_target_config){ .connect_timeout = 100 * USEC_MSEC });
+        for (int i = 0; i < 2; i++) {
+                const struct completion *c = request();
+
+                assert_true(c->failed);
+                assert_false(c->maybe_processed);
+                assert_true(c->error.retry);
+                assert_string_equal(c->error.text, "resolve function.shop.test.: no answer of a name server "
+                                                   "within 100 ms");
+        }
+}
+
 /* A headless Service of many pods: each answer has them in another order, and no connection is replaced for
  * that. */
 static void many_addresses_stay(void **state UNUSED)
@@ -237,6 +253,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_vanished_address_is_left, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_refusal_asks_at_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_silent_name_server_blocks_nothing, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_silent_name_server_is_told, setup, teardown),
         };
         int result;
 

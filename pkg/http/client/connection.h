@@ -137,6 +137,7 @@ struct http_target {
         struct list addresses;
         size_t addresses_n;             /* those in the last DNS answer */
         usec addresses_until, asked_at; /* when the addresses expire; when DNS was asked last */
+        usec resolve_by;                /* what waits for DNS fails then */
         usec ask_at; /* when to ask DNS again, before they expire; USEC_NEVER: the target is not in use */
         /* when to try again to replace old connections; USEC_NEVER: there is nothing to replace */
         usec replace_at;
@@ -236,6 +237,8 @@ void files_forget(struct http_target *);
 
 /* addresses.c */
 void addresses_ask(struct http_target *);
+bool addresses_awaited(const struct http_target *);   /* requests wait for them alone */
+void addresses_too_late(struct http_target *);        /* fails those; the question stands */
 struct address *addresses_pick(struct http_target *); /* NULL: none is known */
 bool addresses_others(const struct http_target *);    /* there is one that is not being avoided */
 void addresses_failed(struct http_target *, struct address *);

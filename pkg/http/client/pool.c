@@ -311,6 +311,8 @@ void target_arm(struct http_target *t)
 
         if (t->used && !t->resolving)
                 at = MIN_OF(at, t->ask_at);
+        if (addresses_awaited(t))
+                at = MIN_OF(at, t->resolve_by);
         LIST_EACH (struct connection, c, &t->connections, node)
                 if (!c->framing && c->ssl)
                         at = MIN_OF(at, c->connect_by);
@@ -327,6 +329,8 @@ void target_turn(struct task *task, usec now)
                 t->replace_at = USEC_NEVER;
         if (now >= t->ask_at && t->used)
                 addresses_ask(t);
+        if (addresses_awaited(t) && now >= t->resolve_by)
+                addresses_too_late(t);
         for (struct connection *c = LIST_FIRST(&t->connections, struct connection, node), *next; c;
              c = next) {
                 next = LIST_ITEM(c->node.next, struct connection, node);

@@ -7,8 +7,7 @@
 /* How old the ends of partitions may be that are not fetched, since nothing of them is wanted: lag comes from
  * them. */
 static const usec LOOK_INTERVAL = 10 * USEC_SEC;
-/* With one question about positions. */
-enum { LOOK_PATIENCE_MS = 5000 };
+enum { LOOK_PATIENCE_MS = KAFKA_PATIENCE / USEC_MSEC };
 
 /* ---- partitions --------------------------------------------------------- */
 
@@ -66,6 +65,7 @@ static bool partition_take(struct kafka *s, const rd_kafka_topic_partition_t *tp
         p->doubted = false;
         p->ask_at = p->commit_at = 0;
         p->why = RD_KAFKA_RESP_ERR_NO_ERROR;
+        p->away = p->fresh = false;
         p->unplaced = true;
         return true;
 }
@@ -77,7 +77,7 @@ void partition_drop(struct partition *p)
         rd_kafka_queue_cb_event_enable(p->queue, NULL, NULL);
         rd_kafka_queue_destroy(p->queue);
         p->queue = NULL;
-        p->tell_assigned = p->unplaced = p->ready = p->told = false;
+        p->tell_assigned = p->unplaced = p->ready = p->told = p->away = false;
 }
 
 static void assigned(struct kafka *s, rd_kafka_topic_partition_list_t *list)
@@ -85,6 +85,7 @@ static void assigned(struct kafka *s, rd_kafka_topic_partition_list_t *list)
         rd_kafka_resp_err_t r;
 
         s->assignment++;
+        s->silence[0] = 0; /* the group's coordinator has answered */
         for (int i = 0; i < list->cnt; i++)
                 if (!partition_take(s, &list->elems[i])) {
                         kafka_set_state(s, SOURCE_FAILED, "out of memory");
@@ -167,6 +168,10 @@ void kafka_set_reading(struct kafka *s)
         char text[sizeof(s->text)];
         bool reading = kafka_reads_any(s);
 
+        if (s->silence[0]) {
+                kafka_set_state(s, SOURCE_CONNECTING, s->silence);
+                return;
+        }
         if (!p && !reading)
                 return;
         text[0] = 0;
@@ -345,7 +350,7 @@ static void take_place(struct kafka *s, struct partition *p, const struct wherea
 static void take_places(struct kafka *s)
 {
         struct lookup *l = s->lookup;
-        const char *why = lookup_error(l);
+        rd_kafka_resp_err_t why = lookup_error(l);
         bool troubled = false;
 
         for (size_t i = 0; !why && i < lookup_count(l) && s->lookup_assignment == s->assignment; i++) {
@@ -365,14 +370,11 @@ static void take_places(struct kafka *s)
         s->look_at = s->now + LOOK_INTERVAL;
         if (why)
                 s->lookup_at = s->now + KAFKA_AGAIN;
-        if (s->state == SOURCE_DISCONNECTED || s->state == SOURCE_FAILED)
-                return;
-        if (why && !s->looking) {
-                char text[sizeof(s->text)];
-
-                (void)snprintf(text, sizeof(text), "positions are not known: %s", why);
-                kafka_set_state(s, SOURCE_CONNECTING, text);
-        } else if (!why && troubled)
+        if (!s->looking && why)
+                state_unanswered(s, "positions are not known", why);
+        else if (!s->looking)
+                state_answered(s);
+        if (!why && troubled && s->state != SOURCE_DISCONNECTED && s->state != SOURCE_FAILED)
                 kafka_set_reading(s);
 }
 

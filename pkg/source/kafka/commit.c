@@ -13,12 +13,22 @@ bool commit_wanted(const struct partition *p)
         return p->queue && !p->lost && !partition_set_aside(p) && p->wanted >= 0 && p->wanted != p->committed;
 }
 
+/* librdkafka waits for a minute. */
+static void notice_late(struct kafka *s)
+{
+        if (!s->commit_late || s->now < s->commit_late)
+                return;
+        s->commit_late = 0;
+        state_unanswered(s, "positions can't be committed", RD_KAFKA_RESP_ERR__TIMED_OUT);
+}
+
 /* All that is wanted goes in one request. Its answer is an event on the consumer's queue. */
 void commit_send(struct kafka *s)
 {
         rd_kafka_topic_partition_list_t *list = NULL;
         bool sent;
 
+        notice_late(s);
         if (!s->queue || s->now < s->commit_at)
                 return;
         for (uint32_t i = 0; i < s->partitions_n; i++) {
@@ -43,6 +53,8 @@ void commit_send(struct kafka *s)
                 if (p)
                         p->committing = true;
         }
+        if (sent && !s->commits_under_way)
+                s->commit_late = s->now + KAFKA_PATIENCE;
         s->commits_under_way += sent;
         s->commit_at = sent ? 0 : s->now + KAFKA_AGAIN;
         rd_kafka_topic_partition_list_destroy(list);
@@ -77,6 +89,14 @@ static void commit_failed(struct kafka *s, struct partition *p, rd_kafka_resp_er
         s->commit_failed = true;
 }
 
+/* Nobody answered, which librdkafka says in its own words. */
+static bool is_silence(rd_kafka_resp_err_t r)
+{
+        return r == RD_KAFKA_RESP_ERR__TIMED_OUT || r == RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE ||
+               r == RD_KAFKA_RESP_ERR__TRANSPORT || r == RD_KAFKA_RESP_ERR__WAIT_COORD ||
+               r == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
+}
+
 static bool refused_one_by_one(const rd_kafka_topic_partition_list_t *list)
 {
         for (int i = 0; list && i < list->cnt; i++)
@@ -92,6 +112,7 @@ void commit_answered(struct kafka *s, rd_kafka_event_t *event)
 
         if (s->commits_under_way)
                 s->commits_under_way--;
+        s->commit_late = s->commits_under_way ? s->now + KAFKA_PATIENCE : 0;
         s->commit_failed = s->commit_failed && r;
         if (r && !list) /* not known which: all that is not committed is sent again */
                 for (uint32_t i = 0; i < s->partitions_n; i++)
@@ -99,6 +120,10 @@ void commit_answered(struct kafka *s, rd_kafka_event_t *event)
         /* An error of the whole request may be what every partition in it was told, one by one. */
         if (r && !refused_one_by_one(list))
                 commit_failed(s, NULL, r);
+        if (is_silence(r))
+                state_unanswered(s, "positions can't be committed", r);
+        else if (!r)
+                state_answered(s);
         for (int i = 0; list && i < list->cnt; i++) {
                 struct partition *p = partition_get(s, list->elems[i].topic, list->elems[i].partition);
                 rd_kafka_resp_err_t own = list->elems[i].err ? list->elems[i].err : r;

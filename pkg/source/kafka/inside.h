@@ -13,6 +13,8 @@
 
 /* After which a commit that failed, or a question about positions, is tried again. */
 #define KAFKA_AGAIN USEC_SEC
+/* How long a question about positions, or a commit, may be under way before that is told. */
+#define KAFKA_PATIENCE (5 * USEC_SEC)
 
 struct message { /* a record of ours */
         struct record record;
@@ -33,6 +35,8 @@ struct partition {
         int32_t number;
         rd_kafka_queue_t *queue; /* NULL: not assigned */
         _Atomic bool readable;   /* set by librdkafka's thread: something came into an empty queue */
+        bool away;               /* its broker is, as the last statistics say, and nothing has come since */
+        bool fresh;              /* it came into an empty queue, so that its broker has just sent it */
         bool more;               /* the last read stopped for lack of credit, not of messages */
         bool at_end;             /* all there was has been read */
         bool tell_assigned, tell_leaving, leaving, lost, left;
@@ -84,12 +88,14 @@ struct kafka {
         bool commit_failed;      /* the last one; so that it is said once */
         uint32_t commits_under_way;
         usec commit_at;       /* not before */
+        usec commit_late;     /* one that is under way is to be answered by then; 0: none is, or it is late */
         usec commit_deadline; /* while unassigning; 0: not all have left yet */
         bool fatal;           /* this consumer is done for: another one is made */
         usec reopen_at;       /* 0: not yet */
         struct random random;
         char trouble[480];            /* what a broker connection said; counts only if partitions lie there */
-        const struct partition *away; /* whose broker is away, as the last statistics say; NULL: none */
+        const struct partition *away; /* the first that is away; NULL: none */
+        char silence[160];            /* what was not answered in time, or at all; empty: nothing */
         bool leaderless;              /* by those a partition has no leader: one may be elected soon */
         uint32_t statistics;          /* that were passed over, since nothing was amiss */
         bool stopping, close_asked, closing, closed, told_closed;
@@ -145,6 +151,12 @@ void commit_finish_revoking(struct kafka *s);
 /* state.c. fatal: the consumer is done for, and another one is made. */
 void state_fatal(struct kafka *s, const char *text);
 void state_serve(struct kafka *s);
+/* Positions could not be asked for, or committed: told until one of both is answered, however well the rest
+ * looks. */
+void state_unanswered(struct kafka *s, const char *what, rd_kafka_resp_err_t why);
+void state_answered(struct kafka *s);
+/* Its broker has just sent something of it. */
+void state_heard(struct kafka *s, struct partition *p);
 
 /* shape.c. From the broker's milliseconds. */
 usec message_time(int64_t timestamp);

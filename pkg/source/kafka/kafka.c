@@ -302,6 +302,8 @@ static bool read_one(struct kafka *s, struct partition *p, struct pull_event *ev
                 p->more = false;
                 return false;
         }
+        if (p->fresh && (m->err == RD_KAFKA_RESP_ERR_NO_ERROR || m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF))
+                state_heard(s, p);
         if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
                 struct record *r = lend(s, p, m);
 
@@ -338,7 +340,7 @@ static size_t lend_some(struct kafka *s, struct pull_event *events, size_t max)
                 if (!p->queue || p->leaving || !p->told || p->unplaced || p->ready || p->lost)
                         continue;
                 if (atomic_exchange_explicit(&p->readable, false, memory_order_acquire))
-                        p->more = true;
+                        p->more = p->fresh = true;
                 while (p->more && p->credit > 0 && p->bytes > 0 && n < max && taken < fair) {
                         bool got;
 
@@ -486,8 +488,9 @@ static void reopen(struct kafka *s)
         s->reopen_at = 0;
         s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = s->leaderless = false;
         s->away = NULL;
+        s->silence[0] = 0;
         s->asked = s->commits_under_way = 0;
-        s->ask_at = s->commit_at = s->close_by = 0;
+        s->ask_at = s->commit_at = s->commit_late = s->close_by = 0;
         if (open_consumer(s, &err) == 0)
                 return;
         kafka_set_state(s, SOURCE_FAILED, err.text);
@@ -567,6 +570,8 @@ static usec kafka_deadline(const struct source *source)
         }
         if (s->commit_at > s->now)
                 at = MIN_OF(at, s->commit_at);
+        if (s->commit_late && s->queue)
+                at = MIN_OF(at, MAX_OF(s->commit_late, s->now));
         if (behind && !s->lookup && s->look_at > s->now)
                 at = MIN_OF(at, s->look_at);
         if (s->ask_at && !s->asked)

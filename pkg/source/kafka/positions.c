@@ -270,7 +270,7 @@ int lookup_begin(struct lookup **out, rd_kafka_t *rk, const rd_kafka_topic_parti
 
 void lookup_taken(struct helper_job *job) { CONTAINER_OF(job, struct lookup, job)->taken = true; }
 bool lookup_done(const struct lookup *l) { return l->taken; }
-const char *lookup_error(const struct lookup *l) { return l->error ? rd_kafka_err2str(l->error) : NULL; }
+rd_kafka_resp_err_t lookup_error(const struct lookup *l) { return l->error; }
 size_t lookup_count(const struct lookup *l) { return (size_t)l->committed->cnt; }
 
 static rd_kafka_resp_err_t bound_of(rd_kafka_topic_partition_list_t *list,

@@ -43,8 +43,8 @@ int lookup_begin(struct lookup **, rd_kafka_t *, const rd_kafka_topic_partition_
                  int patience_ms, struct helper *, struct error *) MUST_CHECK;
 void lookup_taken(struct helper_job *);
 bool lookup_done(const struct lookup *); /* it was taken */
-/* Once done: why nothing is known of any; NULL: no error. */
-const char *lookup_error(const struct lookup *);
+/* Once done: why nothing is known of any; 0: no error. */
+rd_kafka_resp_err_t lookup_error(const struct lookup *);
 size_t lookup_count(const struct lookup *);
 /* Why nothing is known of this one, which says nothing of the others; 0: it is. reached is what the group
  * committed. */

@@ -127,7 +127,7 @@ static void of_the_others_is_told_what_one_partition_is_not_known_of(void **stat
                 loop_run(e.loop);
                 assert_true(lookup_done(l));
                 if (lookup_error(l))
-                        fail_msg("nothing is known: %s", lookup_error(l));
+                        fail_msg("nothing is known: %s", rd_kafka_err2str(lookup_error(l)));
                 assert_int_equal(lookup_count(l), COUNT_OF(all));
                 for (size_t i = 0; i < COUNT_OF(all); i++) {
                         struct whereabouts w;
@@ -182,7 +182,7 @@ static void a_leader_that_is_down_hides_its_own_partitions_alone(void **state UN
         assert_int_equal(lookup_begin(&l, rk, list, LOOKUP_COMMITTED, 2000, e.helper, &err), 0);
         loop_run(e.loop);
         if (lookup_error(l))
-                fail_msg("nothing is known: %s", lookup_error(l));
+                fail_msg("nothing is known: %s", rd_kafka_err2str(lookup_error(l)));
         for (size_t i = 0; i < lookup_count(l); i++) {
                 struct whereabouts w;
                 const char *topic;

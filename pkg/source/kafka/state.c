@@ -1,4 +1,5 @@
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "log/log.h"
@@ -25,9 +26,28 @@ static void remember_trouble(struct kafka *s, rd_kafka_resp_err_t code, const ch
         (void)snprintf(s->trouble, sizeof(s->trouble), "%s", whole.p ? whole.p : text);
 }
 
+static const struct partition *first_away(const struct kafka *s)
+{
+        for (uint32_t i = 0; i < s->partitions_n; i++)
+                if (s->partitions[i]->away && s->partitions[i]->queue)
+                        return s->partitions[i];
+        return NULL;
+}
+
+/* What waits in its queue was sent before, and says nothing of its broker. */
+static void nothing_fresh(struct partition *p)
+{
+        p->fresh = false;
+        if (atomic_exchange_explicit(&p->readable, false, memory_order_acquire))
+                p->more = true;
+}
+
 static void say_disconnected(struct kafka *s)
 {
         char text[sizeof(s->text)];
+
+        for (uint32_t i = 0; i < s->partitions_n && s->state != SOURCE_DISCONNECTED; i++)
+                nothing_fresh(s->partitions[i]);
 
         if (s->away)
                 (void)snprintf(text, sizeof(text), "topic %s, partition %d: its broker is away%s%.*s",
@@ -76,6 +96,48 @@ static void topic_unknown(struct kafka *s, const char *text)
                 kafka_set_reading(s);
         else
                 failed(s, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, text);
+}
+
+/* Whatever is known to be wrong is over. */
+static void well_again(struct kafka *s)
+{
+        s->trouble[0] = 0;
+        if (s->state == SOURCE_FAILED)
+                return;
+        if (kafka_reads_any(s))
+                kafka_set_reading(s);
+        else if (s->state == SOURCE_DISCONNECTED || !s->text[0])
+                kafka_set_state(s, SOURCE_CONNECTING, "joining the consumer group");
+}
+
+void state_unanswered(struct kafka *s, const char *what, rd_kafka_resp_err_t why)
+{
+        (void)snprintf(s->silence, sizeof(s->silence), "%s: %s", what, rd_kafka_err2str(why));
+        if (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_FAILED)
+                kafka_set_state(s, SOURCE_CONNECTING, s->silence);
+}
+
+void state_answered(struct kafka *s)
+{
+        bool silent = s->silence[0] != 0;
+
+        s->silence[0] = 0;
+        if (!s->away && !s->leaderless && (silent || s->state == SOURCE_DISCONNECTED))
+                well_again(s);
+}
+
+void state_heard(struct kafka *s, struct partition *p)
+{
+        bool was = p->away;
+
+        p->away = p->fresh = false;
+        s->away = first_away(s);
+        if (s->state != SOURCE_DISCONNECTED)
+                return;
+        if (!s->away)
+                well_again(s);
+        else if (was)
+                say_disconnected(s);
 }
 
 /* This consumer is done for; the partitions are someone else's. */
@@ -166,25 +228,29 @@ static bool leader_of(json_t *root, const struct partition *p, json_int_t *leade
         return json_is_integer(found);
 }
 
-/* Of the partitions that are ours, and that brokers know, the first whose leader is not connected. Without
- * leader is one that is about to get another, too: that counts from the second time on. */
+static void set_away(struct partition *p, bool away)
+{
+        p->away = away;
+        if (away)
+                nothing_fresh(p);
+}
+
+/* Of the partitions that are ours, and that brokers know, those whose leader is not connected. Without leader
+ * is one that is about to get another, too: that counts from the second time on. */
 static void find_away(struct kafka *s, const struct brokers *b, json_t *root)
 {
         bool again = s->leaderless;
 
-        s->away = NULL;
         s->leaderless = false;
-        for (uint32_t i = 0; i < s->partitions_n && !s->away; i++) {
-                const struct partition *p = s->partitions[i];
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                struct partition *p = s->partitions[i];
                 json_int_t leader;
+                bool known = p->queue && !partition_set_aside(p) && leader_of(root, p, &leader);
 
-                if (!p->queue || partition_set_aside(p) || !leader_of(root, p, &leader))
-                        continue;
-                if (leader < 0)
-                        s->leaderless = true;
-                if (leader < 0 ? again : !is_up(b, leader))
-                        s->away = p;
+                s->leaderless = s->leaderless || (known && leader < 0);
+                set_away(p, known && (leader < 0 ? again : !is_up(b, leader)));
         }
+        s->away = first_away(s);
 }
 
 /* What is away is told as long as it is, and nothing else takes its place. */
@@ -198,12 +264,8 @@ static void look_at_brokers(struct kafka *s, const struct brokers *b, json_t *ro
         }
         if (!s->leaderless)
                 s->trouble[0] = 0;
-        if (s->leaderless || (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_CONNECTING))
-                return;
-        if (kafka_reads_any(s))
-                kafka_set_reading(s);
-        else if (s->state == SOURCE_DISCONNECTED || !s->text[0])
-                kafka_set_state(s, SOURCE_CONNECTING, "joining the consumer group");
+        if (!s->leaderless && (s->state == SOURCE_DISCONNECTED || s->state == SOURCE_CONNECTING))
+                well_again(s);
 }
 
 /* They tell what no event does: that a broker is there again, and that a partition has none. */
