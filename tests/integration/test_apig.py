@@ -1721,7 +1721,7 @@ def test_who_does_not_read_puts_off_the_end_for_the_grace_alone(gateway, sink):
     with s:
         g.run.signal(signal.SIGTERM)
         assert g.run.wait(10) == 0
-    assert "were given up" in g.run.output
+    assert "are given up" in g.run.output
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
