@@ -1,7 +1,12 @@
 /* What a Trigger says of its connections, as the client takes it. */
 #include "worker/target.h"
 
-#include "worker/testing.h"
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#include "tests/support/trigger.h"
 
 /* The attempt must not be over before it is known that it did not get as far as the function. */
 static void connecting_ends_before_the_attempt(void **state UNUSED)
@@ -17,7 +22,7 @@ static void connecting_ends_before_the_attempt(void **state UNUSED)
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
-                struct trigger *t = kafka_trigger(all[i].delivery);
+                struct trigger *t = test_trigger_of((struct test_trigger_spec){ .more = all[i].delivery });
                 BUF_AT_END struct buf space = BUF_INIT(BUF_DEFAULT_MAX);
                 struct http_target_config config;
                 struct error err;
