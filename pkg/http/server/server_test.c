@@ -703,11 +703,22 @@ static void use_ahead(void)
         loop_use_clock(loop, &ahead_clock);
 }
 
-/* Takes nothing of a large answer. */
+/* Besides, it passes by itself, or does not. */
+static void let_time_pass(bool runs)
+{
+        usec monotonic = clock_monotonic(&ahead_clock), wall = clock_wall(&ahead_clock);
+
+        ahead = (struct set_clock){ .runs = runs };
+        ahead.monotonic = monotonic - clock_monotonic(&ahead_clock);
+        ahead.wall = wall - clock_wall(&ahead_clock);
+}
+
+/* Takes nothing of a large answer; time stands still afterwards. */
 static void begin_deaf(struct peer *p)
 {
         size_t handled = app.handled;
 
+        let_time_pass(true);
         peer_connect(p);
         p->deaf = true;
         loop_io_want(p->io, 0);
@@ -717,6 +728,7 @@ static void begin_deaf(struct peer *p)
                 loop_run(loop);
         }
         overdue = false;
+        let_time_pass(false);
 }
 
 static bool is_served(const char *text)
