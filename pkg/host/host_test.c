@@ -70,7 +70,7 @@ struct toy {
         struct source source;
         const struct services *services;
         const struct toy_spec *spec;
-        bool told, stopping, closed;
+        bool told, stopping, closed, hangs;
 };
 /* Each warning is another one where its text counts. */
 struct toy_spec {
@@ -89,7 +89,7 @@ static size_t toy_poll(struct source *source, struct pull_event *events, size_t 
         struct toy *t = CONTAINER_OF(source, struct toy, source);
 
         assert_true(max > 0);
-        if (t->stopping && !t->closed && !(t->spec->hangs && b.hanging)) {
+        if (t->stopping && !t->closed && !(t->hangs && b.hanging)) {
                 t->closed = true;
                 events[0] = (struct pull_event){ .kind = PULL_CLOSED };
                 return 1;
@@ -110,7 +110,7 @@ static void toy_stop(struct source *source)
         struct toy *t = CONTAINER_OF(source, struct toy, source);
 
         t->stopping = true;
-        if (t->spec->hangs)
+        if (t->hangs)
                 the_wake = t->services->wake;
         loop_ready(t->services->loop, t->services->wake);
 }
@@ -132,6 +132,7 @@ static int toy_open(struct source **out, const void *spec, const struct services
         assert_non_null(t);
         t->services = services;
         t->spec = spec;
+        t->hangs = of->hangs;
         b.opened++;
         if (of->opened)
                 ++*of->opened;
