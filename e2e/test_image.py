@@ -9,7 +9,7 @@ import threading
 
 import pytest
 import yaml
-from harness.process import Process, run, wait_until
+from harness.process import Process, run
 from harness.server import Server
 from helpers import trigger
 

@@ -14,7 +14,8 @@ int feed_open_source(struct feed *f, struct error *err)
         return 0;
 }
 
-/* A state that stays is logged for another reason at most so often: the status shows the newest. */
+/* A state that stays is logged with its first reason, and for another one at most so often: the status shows
+ * the newest. */
 static const usec LOGGED_APART = 30 * USEC_SEC;
 
 static void log_source(struct feed *f, usec now)
@@ -45,7 +46,7 @@ void feed_source_said(struct feed *f, enum source_state state, const char *text,
 {
         bool up = state == SOURCE_CONNECTED || state == SOURCE_IDLE || state == SOURCE_STANDBY;
         struct pipeline_status *s = &f->status;
-        bool other = state != s->source || !f->logged;
+        bool other = state != s->source || !f->logged || (!*f->logged_text && text && *text);
 
         s->source = state;
         (void)snprintf(s->source_text, sizeof(s->source_text), "%s", text ? text : "");

@@ -72,6 +72,19 @@ static void changes(void)
 
 static void a_state_is_logged_at_once(void **state UNUSED) { assert_int_equal(lines_of(changes), 3); }
 
+static void reasons_come_and_go(void)
+{
+        for (usec at = 0; at < 20 * USEC_SEC; at += USEC_SEC)
+                feed_source_said(&feed, SOURCE_CONNECTED, at / USEC_SEC % 2 ? "set aside" : "",
+                                 USEC_HOUR + at);
+}
+
+static void the_first_reason_is_logged_at_once(void **state UNUSED)
+{
+        assert_int_equal(lines_of(reasons_come_and_go), 2);
+        assert_non_null(strstr(log_text, "state=Connected reason=\"set aside\""));
+}
+
 static void two_texts(void)
 {
         feed_source_said(&feed, SOURCE_DISCONNECTED, "refused", USEC_HOUR);
@@ -99,6 +112,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup(a_text_that_changes_is_logged_now_and_then, setup),
                 cmocka_unit_test_setup(a_state_is_logged_at_once, setup),
+                cmocka_unit_test_setup(the_first_reason_is_logged_at_once, setup),
                 cmocka_unit_test_setup(the_last_text_is_logged, setup),
         };
 

@@ -5,8 +5,10 @@ with CloudProcess(cluster) as cloud:
 """
 
 import json
+import pathlib
 import subprocess
 import sys
+import tempfile
 
 from . import ROOT
 
@@ -18,13 +20,16 @@ PAIR = {
 
 
 def write_key(secrets, key):
-    """Secret "cloud" in a folder of Secrets, as the kubelet writes it: each new value is there at once."""
+    """Secret "cloud" in a folder of Secrets, as the kubelet writes it: all new values are there at once."""
     folder = secrets / "cloud"
     folder.mkdir(parents=True, exist_ok=True)
+    data = pathlib.Path(tempfile.mkdtemp(prefix="..", dir=folder))
     for name, value in (("ak", key.access), ("sk", key.secret)):
-        fresh = folder / f".{name}"
-        fresh.write_text(value + "\n")
-        fresh.rename(folder / name)
+        (data / name).write_text(value + "\n")
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    (folder / "..fresh").symlink_to(data.name)
+    (folder / "..fresh").rename(folder / "..data")
 
 
 class CloudProcess:

@@ -101,8 +101,7 @@ def test_a_broker_that_says_nothing_holds_up_no_stop(kafka, topic, function, run
 
 def test_a_broker_that_says_nothing_is_told_until_it_answers(kafka, topic, function, runner):
     """It is frozen before the last position is committed: each question about it takes five seconds."""
-    (port,) = free_ports(1)
-    run = runner.start(kafka_trigger(kafka, topic, function.uri), options=[f"--admin=127.0.0.1:{port}"])
+    run = runner.start(kafka_trigger(kafka, topic, function.uri))
     run.wait_for_output("state=Connected", 30)
     produce(kafka, topic, 2)
     function.wait_for(2, 30)
@@ -113,21 +112,17 @@ def test_a_broker_that_says_nothing_is_told_until_it_answers(kafka, topic, funct
     try:
         run.wait_for_output(r'state=Connecting reason="positions (are not known|can.t be committed): ', 30)
         until = time.monotonic() + 14
-        wait_until("two more questions are asked", lambda: ready(port) != 503 or time.monotonic() > until, 20)
+        wait_until(
+            "two more questions are asked",
+            lambda: run.ask("/readyz")[0] != 503 or time.monotonic() > until,
+            20,
+        )
         assert time.monotonic() > until, "it was ready meanwhile"
         assert re.findall(r"msg=source .*state=(\w+)", run.output)[-2:] == ["Connected", "Connecting"]
     finally:
         kafka.process.signal(signal.SIGCONT)
-    wait_until("it is ready", lambda: ready(port) == 200, 20)
+    wait_until("it is ready", lambda: run.ask("/readyz")[0] == 200, 20)
     wait_until("all is committed", lambda: set(committed(kafka, topic).values()) == {2}, 20)
-
-
-def ready(port):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
-            return answer.status
-    except urllib.error.HTTPError as refused:
-        return refused.code
 
 
 def test_a_broker_that_says_nothing_holds_up_no_edit(kafka, topic, function, runner, tmp_path):
