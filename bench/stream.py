@@ -253,7 +253,7 @@ def idle_triggers(options):
                 target="64 MiB" if what == "pss" else None,
             )
     table.note(
-        "The service is the emulator of tests/cloud; sources as they are by default: dms waits up to 30 s for a message, dis asks each second."
+        "The service is the emulator of tests/cloud; sources as they are by default: dms waits up to 30 s for a message, dis asks every 3 s while nothing comes."
     )
     return table
 

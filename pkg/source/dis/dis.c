@@ -6,8 +6,8 @@
 
 enum { PAGE_MOST = 64 << 20 };
 enum { EMPTY_MOST = 3 }; /* answers without records where there are some, before that is a failure */
-/* How long it waits where nothing came, and where nothing came the time before, either. */
-static const usec POLL_FIRST = USEC_SEC, POLL_IDLE = 2 * USEC_SEC;
+/* How long it waits where nothing came, and at most, where nothing came the times before, either. */
+static const usec POLL_FIRST = USEC_SEC, POLL_IDLE = 3 * USEC_SEC;
 /* A cursor is good for 300 s; a new partition is to be found within 30 s. */
 static const usec CURSOR_LIFE = 270 * USEC_SEC, DISCOVERY = 20 * USEC_SEC;
 

@@ -31,7 +31,7 @@ static const struct field dis_fields[] = {
         FIELD(DURATION, "pollingInterval", struct dis_spec, polling_interval, .min = 2 * USEC_MSEC,
               .max = USEC_MINUTE, .cloud = "polling_interval",
               .help = "The pause after a request that found nothing; while there are records nothing "
-                      "waits. By default a second, and two while nothing comes."),
+                      "waits. By default a second, and up to three while nothing comes."),
         FIELD(OBJECT, "cloud", struct dis_spec, cloud, .object = &cloud_type,
               .help = "Where the stream is, and as whom it is read."),
 };
