@@ -778,6 +778,25 @@ static void a_lease_is_taken_upon_its_version_and_given_back(void **state UNUSED
         close_script();
 }
 
+static struct kube_leases *open_leases(struct task *wake, uint32_t slots, int64_t generation)
+{
+        const struct kube_leases_config config = { .namespace_ = "n",
+                                                   .name = "t-sluice",
+                                                   .me = "p",
+                                                   .waits = "example.com/waits",
+                                                   .number = "example.com/slots",
+                                                   .since = "example.com/since",
+                                                   .slots = slots,
+                                                   .generation = generation,
+                                                   .wake = wake };
+        struct kube_leases *l;
+        struct error err;
+
+        if (kube_leases_new(&l, e.client, &config, &err) < 0)
+                fail_msg("%s", err.text);
+        return l;
+}
+
 static void a_lease_says_how_many_there_are(void **state UNUSED)
 {
         static const struct step script[] = {
@@ -788,21 +807,9 @@ static void a_lease_says_how_many_there_are(void **state UNUSED)
         struct task wake = { .turn = on_quiet }, quiet = { .turn = on_quiet };
         struct kube_leases *l;
         struct claim c;
-        struct error err;
 
         open_script(script, COUNT_OF(script));
-        assert_int_equal(kube_leases_new(&l, e.client,
-                                         &(struct kube_leases_config){ .namespace_ = "n",
-                                                                       .name = "t-sluice",
-                                                                       .me = "p",
-                                                                       .waits = "example.com/waits",
-                                                                       .number = "example.com/slots",
-                                                                       .since = "example.com/since",
-                                                                       .slots = 1,
-                                                                       .generation = 7,
-                                                                       .wake = &wake },
-                                         &err),
-                         0);
+        l = open_leases(&wake, 1, 7);
         claims = kube_leases_port(l);
         do {
                 loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
@@ -827,20 +834,9 @@ static void a_lease_that_is_missing_or_forbidden_is_named(void **state UNUSED)
         struct task wake = { .turn = on_quiet }, quiet = { .turn = on_quiet };
         struct kube_leases *l;
         struct claim c;
-        struct error err;
 
         open_script(script, COUNT_OF(script));
-        assert_int_equal(kube_leases_new(&l, e.client,
-                                         &(struct kube_leases_config){ .namespace_ = "n",
-                                                                       .name = "t-sluice",
-                                                                       .me = "p",
-                                                                       .waits = "example.com/waits",
-                                                                       .number = "example.com/slots",
-                                                                       .since = "example.com/since",
-                                                                       .slots = 2,
-                                                                       .wake = &wake },
-                                         &err),
-                         0);
+        l = open_leases(&wake, 2, 0);
         claims = kube_leases_port(l);
         do {
                 loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
