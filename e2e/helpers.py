@@ -305,6 +305,26 @@ def kill_worker(cluster, namespace, name):
     return pod
 
 
+def wait_restarted(cluster, namespace, name, pod):
+    """Until the pod that was killed tells of its one restart. The kubelet reports it after the worker serves again."""
+
+    def restarted():
+        (same,) = worker_pods(cluster, namespace, name)
+        return (same["metadata"]["uid"], restarts(same)) == (pod["metadata"]["uid"], 1)
+
+    wait_until("the same pod, restarted once", restarted, 30, poll=0.5)
+
+
+def restarts(pod):
+    return pod["status"]["containerStatuses"][0]["restartCount"]
+
+
+def worker_processes(cluster, namespace, name):
+    """The processes of the one worker: who asks twice knows whether it was restarted, or another pod took its place."""
+    (pod,) = worker_pods(cluster, namespace, name)
+    return cluster.node_processes(pod["metadata"]["uid"])
+
+
 def names_of(objects):
     return {f"{o['kind']}/{o['metadata']['name']}" for o in objects}
 

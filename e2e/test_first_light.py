@@ -29,6 +29,7 @@ from helpers import (
     trigger,
     wait_condition,
     wait_observed,
+    wait_restarted,
     worker_pods,
 )
 
@@ -175,11 +176,7 @@ def test_a_killed_worker_loses_nothing(cluster, namespace, function, kafka, topi
     wait_until("all of it", lambda: len({e["id"] for e in function.of(topic)}) == 4000, 120, poll=0.5)
     events = function.of(topic)
     assert_whole_and_ordered(events, 4000)
-    (same,) = worker_pods(cluster, namespace, "orders")
-    assert (same["metadata"]["uid"], same["status"]["containerStatuses"][0]["restartCount"]) == (
-        pod["metadata"]["uid"],
-        1,
-    )
+    wait_restarted(cluster, namespace, "orders", pod)
     before = [e for e in events if e["timeMicros"] / 1e6 <= killed + 0.1]
     assert 2000 <= len(before) < 4000
     # One in flight a partition, and what settled since the last commit: a second before the kill, and what a commit takes.

@@ -17,6 +17,7 @@ from helpers import (
     secret,
     trigger,
     wait_condition,
+    wait_restarted,
     worker_pods,
 )
 
@@ -149,11 +150,7 @@ def test_messages_of_a_topic(cluster, namespace, function, caller, smn):
     assert answer() is None, caller.said
     function.behave(delay="0s")
     wait_until("the worker is back", lambda: caller.post(url, *message) == 200, 60, poll=1)
-    (same,) = worker_pods(cluster, namespace, "topic")
-    assert (same["metadata"]["uid"], same["status"]["containerStatuses"][0]["restartCount"]) == (
-        pod["metadata"]["uid"],
-        1,
-    )
+    wait_restarted(cluster, namespace, "topic", pod)
     assert {e["id"] for e in function.events()} == {sent["message_id"], json.loads(message[0])["message_id"]}
     wait_condition(cluster, namespace, "topic", timeout=30)
     cluster.delete("triggers.sluice.dev/topic", namespace=namespace)
