@@ -213,7 +213,7 @@ static void message_free(struct kafka *s, struct message *m)
 {
         if (m->native)
                 rd_kafka_message_destroy(m->native);
-        if (m->headers)
+        else if (m->headers)
                 rd_kafka_headers_destroy(m->headers);
         free(m->copy);
         m->native = NULL;
@@ -235,7 +235,9 @@ static struct record *lend(struct kafka *s, struct partition *p, rd_kafka_messag
                 return NULL;
         m->partition = p;
         m->native = native;
-        m->headers = NULL;
+        /* Once: when there are none, librdkafka looks again each time it is asked, and allocates for it. */
+        if (rd_kafka_message_headers(native, &m->headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+                m->headers = NULL;
         m->copy = NULL;
         id.p = m->id;
         id.cap = id.max = s->id_size;
@@ -622,8 +624,8 @@ static bool kafka_detach(struct source *s UNUSED, struct record *r)
         r->value.p = copy;
         r->key.p = copy + r->value.n;
         m->copy = copy;
-        if (rd_kafka_message_detach_headers(m->native, &m->headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
-                m->headers = NULL;
+        if (m->headers)
+                (void)rd_kafka_message_detach_headers(m->native, &m->headers);
         rd_kafka_message_destroy(m->native);
         m->native = NULL;
         return true;
