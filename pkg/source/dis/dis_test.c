@@ -85,6 +85,23 @@ static void records_are_read_once_and_in_order(void **state)
         assert_int_equal(b->at.end, 7);
 }
 
+#define PLAIN(number) "{\"data\":\"YQ==\",\"sequence_number\":\"" number "\"}"
+
+/* What comes late in an answer must not pass for what was delivered. */
+static void an_answer_out_of_order_is_refused(void **state)
+{
+        struct bench *b = *state;
+
+        assert_int_equal(fetch(b, "{\"records\":[" PLAIN("2") "," PLAIN("1") "," PLAIN("0") "]}"), -1);
+        assert_int_equal(b->at.at, -1);
+        assert_int_equal(fetch(b, "{\"records\":[" PLAIN("0") "," PLAIN("2") "," PLAIN("1") "]}"), -1);
+        assert_int_equal(b->at.at, -1);
+        /* Twice the same is none of it, nor what lies before the answer. */
+        assert_int_equal(fetch(b, "{\"records\":[" PLAIN("3") "," PLAIN("4") "," PLAIN("3") "]}"), 2);
+        assert_int_equal(fetch(b, "{\"records\":[" PLAIN("5") "," PLAIN("2") "," PLAIN("6") "]}"), 2);
+        assert_int_equal(b->at.at, 7);
+}
+
 /* The answer to another question would skip what lies between. */
 static void an_answer_from_further_on_is_not_taken_at_once(void **state)
 {
@@ -782,6 +799,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(records_are_read_once_and_in_order, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_answer_out_of_order_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_answer_from_further_on_is_not_taken_at_once, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(without_memory_no_record_becomes_another, setup, teardown),

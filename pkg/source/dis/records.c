@@ -27,7 +27,8 @@ struct reading {
         struct json_value next;
         const char *stream;
         struct str partition;
-        int64_t from;
+        int64_t asked, from; /* from: behind what was read last */
+        int64_t row;         /* the answer holds all from it to from */
         struct page *page;
         struct dis_records *out;
         struct str *cursor; /* where its records find it */
@@ -85,9 +86,16 @@ static int add_record(void *object, struct error *err)
                 return error_set(err, ERROR_PROTOCOL, "a record has no sequence_number");
         g->out->n++;
         if (item->sequence < g->from) {
+                /* It may be new, and would be taken for one that was delivered. */
+                if (item->sequence >= g->asked && item->sequence < g->row)
+                        return error_set(err, ERROR_PROTOCOL,
+                                         "records are out of order: %lld comes after %lld",
+                                         (long long)item->sequence, (long long)g->from - 1);
                 g->out->repeated = true;
                 return 0;
         }
+        if (item->sequence != g->from)
+                g->row = item->sequence;
         g->from = item->sequence + 1;
         if (!keep_data(g, &data))
                 return error_set(err, ERROR_PROTOCOL, "the data of a record is no Base64");
@@ -117,7 +125,9 @@ int dis_read_records(struct str body, const char *stream, struct str partition, 
 {
         struct reading g = { .stream = stream,
                              .partition = partition,
+                             .asked = from,
                              .from = from,
+                             .row = from,
                              .page = page,
                              .out = out,
                              .cursor = page_keep(page, sizeof(*g.cursor)),

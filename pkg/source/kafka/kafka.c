@@ -46,6 +46,37 @@ const struct type kafka_type = TYPE("KafkaSource", struct kafka_spec, kafka_fiel
                                     "null value reaches the function as JSON null, "
                                     "a value that is not valid UTF-8 as its Base64.");
 
+static bool contains(const struct strings *all, const char *one)
+{
+        for (size_t i = 0; i < all->n; i++)
+                if (str_equal_nocase(str_of(all->list[i]), str_of(one)))
+                        return true;
+        return false;
+}
+
+/* By another name of the same broker it can't be seen. */
+bool kafka_fits(const void *object, const struct delivery_spec *d, struct buf *why)
+{
+        const struct kafka_spec *spec = object;
+        const struct dead_letter_kafka *letters = d->dead_letter ? d->dead_letter->kafka : NULL;
+        bool here = false;
+
+        if (!letters)
+                return true;
+        for (size_t i = 0; i < letters->bootstrap_servers.n; i++)
+                here = here || contains(&spec->bootstrap_servers, letters->bootstrap_servers.list[i]);
+        for (size_t i = 0; here && i < spec->topics.n; i++)
+                if (strcmp(spec->topics.list[i], letters->topic) == 0) {
+                        buf_printf(
+                                why,
+                                "topic %s is where delivery.deadLetter.kafka puts dead letters: each would "
+                                "come again as a record, without end; give the letters another topic",
+                                letters->topic);
+                        return false;
+                }
+        return true;
+}
+
 void kafka_group(const struct kafka_spec *spec, const struct trigger *t, struct buf *b)
 {
         if (spec->consumer_group)
