@@ -80,13 +80,8 @@ static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char
 
 static void set_up(SSL_CTX *x)
 {
-        (void)SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
-        (void)SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-                                             SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
-        /* Idle connections free their record buffers; a record is read by one call, not two. */
-        (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-                                          SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-        SSL_CTX_set_read_ahead(x, 1);
+        tls_context(x);
+        (void)SSL_CTX_set_options(x, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
         (void)SSL_CTX_set_session_cache_mode(x, SSL_SESS_CACHE_OFF);
         (void)SSL_CTX_set_session_id_context(x, (const unsigned char *)"sluice", 6);
         (void)SSL_CTX_set_num_tickets(x, 1);
