@@ -455,6 +455,8 @@ bool sender_ready(const struct sender *s, const char **why)
         return s->init == INIT_DONE;
 }
 
+const char *sender_trouble(const struct sender *s) { return s->letters ? letters_trouble(s->letters) : NULL; }
+
 const char *sender_notes(const struct sender *s) { return s->access ? access_notes(s->access) : NULL; }
 
 static void send_init(struct sender *s, usec now)
