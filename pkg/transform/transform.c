@@ -265,7 +265,9 @@ static bool take_answer(struct transform *t, const struct frame *head, struct st
                 return false;
         t->answered++;
         r = shift(t);
-        if (head->kind == FRAME_FAILED) {
+        if (r->cancelled)
+                recycle(t, r);
+        else if (head->kind == FRAME_FAILED) {
                 (void)error_set(&err, ERROR_INVALID, STR_FMT, STR_ARG(text));
                 finish(t, r, &err);
         } else {
@@ -555,6 +557,37 @@ void transform_submit(struct transform *t, uint64_t tag, struct str input)
         loop_ready(t->config.loop, &t->turn);
 }
 
+static void drop_unsent(struct transform *t, struct record **at)
+{
+        struct record *r = *at;
+
+        *at = r->next;
+        if (!r->next)
+                t->last = at;
+        if (t->sending == r)
+                t->sending = r->next;
+        recycle(t, r);
+}
+
+/* What the child has not begun to read is not sent to it: who cancels as fast as he submits keeps neither it
+ * busy nor memory full. Of what it has read whole the answer alone is waited for. */
+static void cancel_waiting(struct transform *t, uint64_t tag)
+{
+        bool sent = true;
+
+        for (struct record **at = &t->first, *r; (r = *at); at = &r->next) {
+                sent = sent && r != t->sending;
+                if (r->tag != tag || r->cancelled)
+                        continue;
+                r->cancelled = true;
+                if (sent)
+                        buf_done(&r->data);
+                else if (r != t->sending || t->state != STATE_RUNNING || !t->sent)
+                        drop_unsent(t, at);
+                return;
+        }
+}
+
 void transform_cancel(struct transform *t, uint64_t tag)
 {
         struct record *r;
@@ -567,11 +600,18 @@ void transform_cancel(struct transform *t, uint64_t tag)
                         recycle(t, r);
                         return;
                 }
-        for (r = t->first; r; r = r->next)
-                if (r->tag == tag && !r->cancelled) {
-                        r->cancelled = true;
-                        return;
-                }
+        cancel_waiting(t, tag);
+}
+
+size_t transform_held(const struct transform *t)
+{
+        size_t n = 0;
+
+        for (const struct record *r = t->first; r; r = r->next)
+                n += r->data.cap;
+        for (const struct record *r = t->done; r; r = r->next)
+                n += r->data.cap;
+        return n;
 }
 
 bool transform_take(struct transform *t, struct transform_result *out)

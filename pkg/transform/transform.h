@@ -36,8 +36,9 @@ int transform_new(struct transform **, const struct transform_config *, struct t
                   struct error *) MUST_CHECK;
 /* copies; wake is made ready when there is something to take */
 void transform_submit(struct transform *, uint64_t tag, struct str input);
-/* no result comes for it any more */
+/* No result comes for it any more, and its memory is free, unless the child is just being sent it. */
 void transform_cancel(struct transform *, uint64_t tag);
+size_t transform_held(const struct transform *); /* bytes of inputs that wait, and of results not taken */
 bool transform_take(struct transform *, struct transform_result *);
 /* kills the child and reaps it; NULL is fine. Returns NULL */
 struct transform *transform_free(struct transform *);

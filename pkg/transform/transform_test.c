@@ -293,6 +293,38 @@ static void a_cancelled_record_has_no_result(void **state UNUSED)
         assert_string_equal(done[2].output, "5");
 }
 
+static void what_is_cancelled_holds_no_memory(void **state UNUSED)
+{
+        enum { SIZE = 1 << 20, MANY = 40 };
+        BUF_AT_END struct buf large = BUF_INIT(2 * SIZE);
+
+        aim(&(struct transform_config){ .program = "if . == 0 then def f: f; f else 1 end",
+                                        .timeout = 300 * USEC_MSEC });
+        buf_printf(&large, "\"%0*d\"", SIZE, 0);
+        /* before there is a child, and while it is at work: one may be half sent */
+        for (int round = 0; round < 2; round++) {
+                for (uint64_t tag = 1; tag <= MANY; tag++)
+                        transform_submit(transform, tag, buf_view(&large));
+                assert_true(transform_held(transform) >= (size_t)MANY * SIZE);
+                for (uint64_t tag = 1; tag <= MANY; tag++)
+                        transform_cancel(transform, tag);
+                assert_true(transform_held(transform) <= (size_t)round * 3 * SIZE);
+                if (round)
+                        break;
+                transform_submit(transform, 100, STR("0"));
+                turn_for(100 * USEC_MSEC);
+                transform_submit(transform, 101, buf_view(&large));
+                turn_for(20 * USEC_MSEC);
+        }
+        transform_cancel(transform, 101);
+        transform_submit(transform, 102, STR("2"));
+        await(2);
+        assert_int_equal(done[0].r.tag, 100);
+        assert_int_equal(done[1].r.tag, 102);
+        assert_string_equal(done[1].output, "1");
+        assert_true(transform_held(transform) < SIZE);
+}
+
 /* ---- bounds ------------------------------------------------------------- */
 
 static void what_is_too_slow_is_ended_alone(void **state UNUSED)
@@ -1031,6 +1063,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_setup_teardown(answers_come_in_order_and_match, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_failure_harms_no_other_record, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_cancelled_record_has_no_result, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_is_cancelled_holds_no_memory, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_too_slow_is_ended_alone, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_takes_too_much_memory_is_ended_alone, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_crashes_is_ended_alone, setup, teardown),

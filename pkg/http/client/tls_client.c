@@ -186,13 +186,9 @@ static int set_up(struct tls_client *t, const struct tls_client_config *c, struc
 {
         SSL_CTX *x = t->context = SSL_CTX_new(TLS_client_method());
 
-        if (!x || SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION) != 1 || offer(x, c->version) != 0)
+        if (!x || offer(x, c->version) != 0)
                 return error_memory(err);
-        (void)SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-        /* Idle connections free their record buffers; a record is read by one call, not two. */
-        (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-                                          SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-        SSL_CTX_set_read_ahead(x, 1);
+        tls_context(x);
         SSL_CTX_set_verify(x, SSL_VERIFY_PEER, NULL);
         SSL_CTX_set_default_passwd_cb(x, no_password); /* never ask for a password on the terminal */
         (void)SSL_CTX_set_session_cache_mode(x, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);

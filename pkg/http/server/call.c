@@ -183,6 +183,7 @@ void call_close(struct http_call *c)
         loop_forget(s->loop, &c->timer);
         if (c->work)
                 work_release(c);
+        room_session(c, 0);
         room_leave(c);
         set_busy(c, false);
         if (c->next)
@@ -656,6 +657,7 @@ static bool shake_hands(struct http_call *c)
                 call_close(c);
                 return false;
         }
+        room_session(c, SESSION_BYTES);
         call_phase(c, PHASE_IDLE);
         loop_io_want(c->io, LOOP_READABLE);
         return true;
@@ -719,6 +721,7 @@ static void on_timer(struct task *t, usec now)
 void call_begin(struct http_call *c)
 {
         c->timer.turn = on_timer;
+        room_session(c, c->tls ? SHAKING_BYTES : 0);
         call_phase(c, c->tls ? PHASE_HANDSHAKE : PHASE_IDLE);
         loop_io_want(c->io, LOOP_READABLE);
         if (c->surplus)

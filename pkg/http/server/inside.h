@@ -24,6 +24,10 @@ enum {
         EVENTS_IN_A_PASS = 32,
 };
 
+/* What OpenSSL takes for a client, as measured: while it shakes hands, of what hello.h and tls_server.c let
+ * pass, and afterwards. */
+enum { SHAKING_BYTES = 64 * 1024, SESSION_BYTES = 15 * 1024 };
+
 /* What a connection holds from the first byte of a request until its answer is sent; an idle connection has
  * none. */
 struct work {
@@ -80,6 +84,7 @@ struct http_call { /* a connection; it serves one request at a time */
         struct task timer;
         usec since, deadline; /* of the current phase */
         size_t moved;         /* bytes moved in this phase, which extend its deadline */
+        size_t session;       /* bytes of tls, as they are counted */
         int fd;
         uint32_t requests;
         uint32_t turn_from; /* the value of requests when its turn began */
@@ -119,6 +124,7 @@ struct http_server {
         struct share *shares;
         uint32_t calls_n, surplus_n, busy_n, spare_n;
         struct work *spare;
+        size_t sessions; /* bytes of TLS, which are in stats.buffered, too */
         bool draining, lingering;
         struct task accept_again, linger_end;
         usec accepted_at;
@@ -144,12 +150,16 @@ void room_leave(struct http_call *);
 void room_follow(struct http_call *); /* its phase has changed */
 void room_heard(struct http_call *);  /* its body or its answer makes progress, fast enough */
 void room_count(struct http_call *, size_t before, size_t after); /* bytes in memory */
+void room_session(struct http_call *, size_t bytes);              /* so many of TLS are */
+/* For one more client that shakes hands: closes quiet connections of TLS. False: that was not enough, and
+ * they have a quarter of the memory already, which requests do not keep them out of. */
+bool room_for_session(struct http_server *);
 /* above max_connections: closes a quiet connection. False: there is none */
 bool room_for_connection(struct http_server *);
-/* there is none yet, but the sockets of quiet connections have unread bytes */
+/* connections or memory for one more run short, but the sockets of quiet connections have unread bytes */
 bool room_may_come(const struct http_server *);
-/* Refuses unfinished requests and cuts off unread answers of peers that hold more than the call's peer, until
- * memory is at most that large. False: that was not enough. */
+/* Closes quiet connections of TLS, then refuses unfinished requests and cuts off unread answers of peers that
+ * hold more than the call's peer, until memory is at most that large. False: that was not enough. */
 bool room_for_bytes(struct http_call *, size_t most);
 
 /* answer.c */

@@ -104,6 +104,13 @@ void room_count(struct http_call *c, size_t before, size_t after)
                 c->share->bytes += after - before;
 }
 
+void room_session(struct http_call *c, size_t bytes)
+{
+        room_count(c, c->session, bytes);
+        c->server->sessions += bytes - c->session;
+        c->session = bytes;
+}
+
 static size_t share_of(const struct http_call *c) { return c->share ? c->share->bytes : 0; }
 
 /* ---- giving way --------------------------------------------------------- */
@@ -156,7 +163,37 @@ bool room_for_connection(struct http_server *s)
         return true;
 }
 
-bool room_may_come(const struct http_server *s) { return s->quiet[QUIET_IDLE].first && !quietest(s); }
+static bool is_short(const struct http_server *s)
+{
+        return s->calls_n >= s->config.max_connections ||
+               (s->tls && s->stats.buffered + SHAKING_BYTES > s->config.buffered_max);
+}
+
+bool room_may_come(const struct http_server *s)
+{
+        return is_short(s) && s->quiet[QUIET_IDLE].first && !quietest(s);
+}
+
+/* One that is merely kept open, or shakes hands, holds memory with TLS alone. */
+static bool close_session(struct http_server *s)
+{
+        struct http_call *c = s->tls ? s->quiet[QUIET_IDLE].first : NULL;
+
+        for (int looked = 0; c && looked < LOOKED_AT && !gives_way(c); looked++)
+                c = c->louder;
+        if (!c || !gives_way(c))
+                return false;
+        call_close(c);
+        return true;
+}
+
+bool room_for_session(struct http_server *s)
+{
+        while (s->stats.buffered + SHAKING_BYTES > s->config.buffered_max)
+                if (!close_session(s))
+                        return s->sessions + SHAKING_BYTES <= s->config.buffered_max / 4;
+        return true;
+}
 
 /* Among the oldest unfinished requests and answers, the one whose peer holds most memory; then the oldest. */
 static struct http_call *heaviest(const struct http_server *s, const struct http_call *but)
@@ -186,7 +223,11 @@ bool room_for_bytes(struct http_call *c, size_t most)
         usec now = loop_now(s->loop);
 
         while (s->stats.buffered > most) {
-                struct http_call *other = heaviest(s, c);
+                struct http_call *other;
+
+                if (close_session(s))
+                        continue;
+                other = heaviest(s, c);
 
                 if (!other || (other->share == c->share ? now - other->heard < STALLED
                                                         : share_of(other) <= share_of(c)))

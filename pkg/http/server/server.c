@@ -42,6 +42,8 @@ static struct http_call *call_new(struct http_server *s, int fd)
         bool surplus = s->calls_n >= s->config.max_connections && !room_for_connection(s);
         struct http_call *c;
 
+        if (s->tls && !room_for_session(s))
+                return NULL;
         if (surplus && (s->tls || s->surplus_n >= s->config.max_connections / 16 + 1))
                 return NULL;
         c = calloc(1, sizeof(*c));
@@ -75,7 +77,7 @@ static bool accept_one(struct http_server *s)
         struct http_call *c;
         int fd;
 
-        if (s->calls_n >= s->config.max_connections && room_may_come(s))
+        if (room_may_come(s))
                 return false; /* read from earlier connections first */
         fd = accept4(s->fd, &from.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))

@@ -9,8 +9,11 @@
 
 #include "base/file.h"
 #include "base/watch.h"
+#include "http/server/hello.h"
 #include "log/log.h"
 
+/* Of a client's certificates, in bytes: memory for them is taken before they come. */
+enum { CHAIN_MOST = 32 * 1024 };
 static const usec LOOK_AGAIN = USEC_SEC, TELL_AGAIN = USEC_MINUTE;
 
 struct file {
@@ -36,9 +39,17 @@ usec tls_server_handshake_timeout(const struct tls_server *t) { return t->handsh
 
 /* ---- sockets: like OpenSSL's own, but never a SIGPIPE ------------------- */
 
+struct session {
+        SSL *ssl;
+        int fd;
+        struct hello hello;
+};
+
+static struct session *session_of(BIO *b) { return BIO_get_data(b); }
+
 static int bio_write(BIO *b, const char *p, int n)
 {
-        int sent = (int)send((int)(intptr_t)BIO_get_data(b), p, (size_t)n, MSG_NOSIGNAL);
+        int sent = (int)send(session_of(b)->fd, p, (size_t)n, MSG_NOSIGNAL);
 
         BIO_clear_retry_flags(b);
         if (sent < 0 && (errno == EAGAIN || errno == EINTR))
@@ -48,9 +59,15 @@ static int bio_write(BIO *b, const char *p, int n)
 
 static int bio_read(BIO *b, char *p, int n)
 {
-        int got = (int)recv((int)(intptr_t)BIO_get_data(b), p, (size_t)n, 0);
+        struct session *s = session_of(b);
+        int got = (int)recv(s->fd, p, (size_t)n, 0);
 
         BIO_clear_retry_flags(b);
+        if (got > 0 &&
+            !hello_passes(&s->hello, (struct str){ p, (size_t)got }, SSL_version(s->ssl) <= TLS1_2_VERSION)) {
+                ERR_raise(ERR_LIB_SSL, SSL_R_EXCESSIVE_MESSAGE_SIZE);
+                return -1;
+        }
         if (got < 0 && (errno == EAGAIN || errno == EINTR))
                 BIO_set_retry_read(b);
         if (got == 0)
@@ -63,6 +80,12 @@ static long bio_ctrl(BIO *b, int command, long number UNUSED, void *p UNUSED)
         if (command == BIO_CTRL_EOF)
                 return BIO_test_flags(b, BIO_FLAGS_IN_EOF) != 0;
         return command == BIO_CTRL_FLUSH;
+}
+
+static int bio_destroy(BIO *b)
+{
+        free(session_of(b));
+        return 1;
 }
 
 /* ---- the context -------------------------------------------------------- */
@@ -80,16 +103,12 @@ static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char
 
 static void set_up(SSL_CTX *x)
 {
-        (void)SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
-        (void)SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-                                             SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
-        /* Idle connections free their record buffers; a record is read by one call, not two. */
-        (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-                                          SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-        SSL_CTX_set_read_ahead(x, 1);
+        tls_context(x);
+        (void)SSL_CTX_set_options(x, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
         (void)SSL_CTX_set_session_cache_mode(x, SSL_SESS_CACHE_OFF);
         (void)SSL_CTX_set_session_id_context(x, (const unsigned char *)"sluice", 6);
         (void)SSL_CTX_set_num_tickets(x, 1);
+        SSL_CTX_set_max_cert_list(x, CHAIN_MOST);
         SSL_CTX_set_alpn_select_cb(x, choose_alpn, NULL);
 }
 
@@ -255,7 +274,8 @@ int tls_server_new(struct tls_server **out, struct loop *loop, const struct http
         t->client_required = config->client_required;
         t->socket = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sluice socket");
         if (!t->socket || BIO_meth_set_write(t->socket, bio_write) != 1 ||
-            BIO_meth_set_read(t->socket, bio_read) != 1 || BIO_meth_set_ctrl(t->socket, bio_ctrl) != 1) {
+            BIO_meth_set_read(t->socket, bio_read) != 1 || BIO_meth_set_ctrl(t->socket, bio_ctrl) != 1 ||
+            BIO_meth_set_destroy(t->socket, bio_destroy) != 1) {
                 (void)tls_server_free(t);
                 return error_memory(err);
         }
@@ -291,18 +311,21 @@ struct tls_server *tls_server_free(struct tls_server *t)
 
 SSL *tls_server_accept(struct tls_server *t, int fd, usec now)
 {
+        struct session *s = calloc(1, sizeof(*s));
         SSL *ssl;
         BIO *b;
 
         look_after(t, now);
-        ssl = SSL_new(t->context);
+        ssl = s ? SSL_new(t->context) : NULL;
         b = ssl ? BIO_new(t->socket) : NULL;
         if (!b) {
                 SSL_free(ssl);
+                free(s);
                 ERR_clear_error();
                 return NULL;
         }
-        BIO_set_data(b, (void *)(intptr_t)fd);
+        *s = (struct session){ .ssl = ssl, .fd = fd };
+        BIO_set_data(b, s);
         BIO_set_init(b, 1);
         (void)SSL_set_app_data(ssl, (void *)t->trusted);
         SSL_set_bio(ssl, b, b);

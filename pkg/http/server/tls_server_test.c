@@ -17,11 +17,14 @@ static void handle(void *cookie UNUSED, struct http_call *c)
         http_call_reply(c, 200, STR("text/plain"), (struct str){ 0 }, STR("served"));
 }
 
-static void serve(struct http_server_tls tls)
+static void serve_within(size_t buffered_max, struct http_server_tls tls)
 {
-        struct http_server_config config = {
-                .address = "127.0.0.1:0", .head_max = 4096, .body_max = 1000, .handle = handle, .tls = &tls
-        };
+        struct http_server_config config = { .address = "127.0.0.1:0",
+                                             .head_max = 4096,
+                                             .body_max = 1000,
+                                             .buffered_max = buffered_max,
+                                             .handle = handle,
+                                             .tls = &tls };
         struct error err;
 
         tls.cert = tls.cert ? tls.cert : tls_cert;
@@ -29,6 +32,8 @@ static void serve(struct http_server_tls tls)
         if (http_server_new(&server, loop, &config, &err) < 0)
                 fail_msg("%s", err.text);
 }
+
+static void serve(struct http_server_tls tls) { serve_within(0, tls); }
 
 static int setup(void **state)
 {
@@ -337,6 +342,74 @@ static void files_that_cannot_be_used_are_named(void **state UNUSED)
         identity_done(&other);
 }
 
+/* The head of a ClientHello of so many bytes; of the hello itself there is nothing. */
+static void claim(struct peer *p, size_t bytes)
+{
+        const char head[] = { 22, 3, 1, 64, 0, 1, (char)(bytes >> 16), (char)(bytes >> 8), (char)bytes };
+
+        over_tls = false;
+        peer_connect(p);
+        peer_say_bytes(p, (struct str){ head, sizeof(head) });
+        over_tls = true;
+}
+
+static void a_hello_too_large_is_refused_before_it_comes(void **state UNUSED)
+{
+        struct peer small, large;
+
+        serve((struct http_server_tls){ 0 });
+        claim(&small, 16384);
+        claim(&large, 131072);
+        (void)peer_await(&large, NULL, 0);
+        assert_int_equal(failures(), 1);
+        assert_false(small.closed);
+        assert_true(is_served());
+        peer_done(&small);
+        peer_done(&large);
+}
+
+enum { KEPT = 24, ROOM = 200 << 10 };
+
+static void sessions_count_and_the_quietest_gives_way(void **state UNUSED)
+{
+        struct peer kept[KEPT];
+        size_t closed = 0;
+
+        serve_within(ROOM, (struct http_server_tls){ 0 });
+        for (int i = 0; i < KEPT; i++) {
+                peer_connect(&kept[i]);
+                assert_true(kept[i].connected);
+                assert_in_range(http_server_buffered(server), 15 * 1024, ROOM);
+                peer_say(&kept[i], request);
+                assert_non_null(strstr(peer_await(&kept[i], "served", 1), "served"));
+        }
+        (void)peer_await(&kept[0], NULL, 0);
+        for (int i = 0; i < KEPT; i++)
+                closed += kept[i].closed;
+        assert_in_range(closed, KEPT / 2, KEPT - 4);
+        assert_false(kept[KEPT - 1].closed);
+        for (int i = 0; i < KEPT; i++)
+                peer_done(&kept[i]);
+}
+
+static void who_shakes_hands_counts(void **state UNUSED)
+{
+        struct peer claims[KEPT];
+        size_t closed = 0;
+
+        serve_within(ROOM, (struct http_server_tls){ 0 });
+        for (int i = 0; i < KEPT; i++)
+                claim(&claims[i], 16384);
+        assert_true(is_served());
+        assert_in_range(http_server_buffered(server), 64 * 1024, ROOM);
+        (void)peer_await(&claims[0], NULL, 0);
+        for (int i = 0; i < KEPT; i++) {
+                closed += claims[i].closed;
+                peer_done(&claims[i]);
+        }
+        assert_in_range(closed, KEPT - 4, KEPT);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -350,6 +423,10 @@ int main(void)
                 cmocka_unit_test_setup_teardown(an_authority_that_is_added_ends_no_connection, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(files_that_cannot_be_used_are_named, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_hello_too_large_is_refused_before_it_comes, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(sessions_count_and_the_quietest_gives_way, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_shakes_hands_counts, setup, teardown),
         };
 
         if (getenv("TEST_FILTER"))

@@ -4,6 +4,7 @@
 #include "tests/sim/memory.h"
 
 #include "source/dis/first.c"
+#include "source/page.h"
 #include "tests/support/clock.h"
 
 #include <setjmp.h>
@@ -670,6 +671,177 @@ static void a_position_beyond_the_end_is_left_once_two_lists_say_so(void **state
         close_first(b);
 }
 
+/* What is saved of a mark. */
+static void expect_saved(struct bench *b, struct partition *at, const char *mark, const char *number,
+                         const char *metadata)
+{
+        struct reader_job job = { .kind = READER_SAVE, .own = at, .mark = str_of(mark) };
+        struct cloud_request q = { .path.max = 4096, .query.max = 4096, .body.max = 4096, .what.max = 4096 };
+        JSON_AT_END json_t *body = NULL;
+
+        dis_ops.ask(&b->d.poller, &job, &q);
+        body = json_loadb(q.body.p, q.body.n, 0, NULL);
+        assert_string_equal(json_string_value(json_object_get(body, "sequence_number")), number);
+        assert_string_equal(json_string_value(json_object_get(body, "metadata")), metadata);
+        buf_done(&q.path);
+        buf_done(&q.query);
+        buf_done(&q.body);
+        buf_done(&q.what);
+}
+
+static char mark_seen[64];
+
+/* The mark of an answer's record. */
+static const char *mark_of(struct bench *b, struct partition *at, const char *body)
+{
+        struct reader_job job = { .kind = READER_FETCH, .own = at, .name = STR("0") };
+        struct error err;
+
+        job.page = poller_sample_begin(&err);
+        assert_non_null(job.page);
+        at->for_records = true;
+        assert_int_equal(dis_ops.answered(&b->d.poller, &job, str_of(body), &err), POLLER_DONE);
+        assert_non_null(job.page->first);
+        (void)snprintf(mark_seen, sizeof(mark_seen), STR_FMT, STR_ARG(job.page->first->mark));
+        page_reject(job.page);
+        return mark_seen;
+}
+
+#define MADE_AT(time, range)                                                                                 \
+        "{\"partitions\":[" PARTITION("0", "ACTIVE", range) "," PARTITION("1", "DELETED",                    \
+                                                                          range) "],"                        \
+                                                                                 "\"create_time\":" time "}"
+#define OLD "1767225600000"
+#define NEW "1767225660500"
+static const char anew[] = "partition shardId-0000000000 goes on at its oldest record: its position 20 is of "
+                           "the stream that was created at 2026-01-01T00:00:00Z; that was deleted, and made "
+                           "again at 2026-01-01T00:01:00.5Z";
+
+static struct set_clock made_set;
+static const struct clock made_clock = SET_CLOCK(&made_set);
+
+static struct partition *open_made(struct bench *b, const char *list)
+{
+        made_set.monotonic = USEC_HOUR;
+        b->services.clock = &made_clock;
+        open_first(b);
+        spec.start = DIS_TRIM_HORIZON;
+        list_at_once(b, &made_set, list);
+        return b->d.partitions;
+}
+
+/* The new stream has a record of that number, and more behind it. */
+static void a_position_in_another_stream_is_left(void **state)
+{
+        static const char at_number[] = "AT_SEQUENCE_NUMBER&starting-sequence-number=20",
+                          oldest[] = "cursor-type=TRIM_HORIZON";
+        struct bench *b = *state;
+        struct partition *at;
+
+        at = open_made(b, MADE_AT(OLD, "[0 : 20]"));
+        assert_int_equal(
+                load_of(b, at, "{\"sequence_number\":\"20\",\"metadata\":\"created=" OLD "\"}", "20"),
+                POLLER_DONE);
+        ask_of(b, at, "20", at_number, NULL);
+        list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+        ask_of(b, at, "20", at_number, NULL);
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
+        assert_int_equal(reader_lag(b->d.poller.reader), 2 * 90);
+        ask_of(b, at, "20", oldest, anew);
+        /* Nothing comes yet, and what was delivered of the old one is saved as that. */
+        assert_int_equal(fetch_of(b, at, "{\"records\":[],\"next_partition_cursor\":\"old\"}"), 0);
+        ask_of(b, at, "20", "partition-cursor=old", NULL);
+        expect_saved(b, at, "20", "20", "created=" OLD);
+        assert_string_equal(mark_of(b, at, RECORD("0")), "1/" NEW);
+        ask_of(b, at, "1/" NEW, "partition-cursor=old", NULL);
+        expect_saved(b, at, "1/" NEW, "1", "created=" NEW);
+        /* The answer was given up, and the old mark is what there is. */
+        ask_of(b, at, "20", oldest, NULL);
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
+        cursor_drop(at);
+        ask_of(b, at, "1/" NEW, "AT_SEQUENCE_NUMBER&starting-sequence-number=1", NULL);
+        close_first(b);
+}
+
+static void a_checkpoint_says_which_stream_it_is_of(void **state)
+{
+        static const struct {
+                const char *listed, *saved, *why, *metadata;
+        } all[] = {
+                { MADE_AT(OLD, "[0 : 90]"), "created=" OLD, NULL, "created=" OLD },
+                { MADE_AT(NEW, "[0 : 90]"), "created=" OLD, anew, "created=" OLD },
+                { MADE_AT(NEW, "[0 : 90]"), "first start created=" OLD, anew, "created=" OLD },
+                { MADE_AT("\"" NEW "\"", "[0 : 90]"), "created=" OLD, anew, "created=" OLD },
+                /* the list is older than the checkpoint */
+                { MADE_AT(OLD, "[0 : 90]"), "created=" NEW, NULL, "created=" NEW },
+                /* of an earlier version, or of another client */
+                { MADE_AT(NEW, "[0 : 90]"), "", NULL, "created=" NEW },
+                { MADE_AT(NEW, "[0 : 90]"), "first start", NULL, "created=" NEW },
+                { MADE_AT(NEW, "[0 : 90]"), "created=x", NULL, "created=" NEW },
+                { MADE_AT("null", "[0 : 90]"), "created=" OLD, NULL, "created=" OLD },
+                { MADE_AT("null", "[0 : 90]"), "", NULL, "" },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf answer = BUF_INIT(4096);
+                struct partition *at = open_made(b, all[i].listed);
+
+                buf_printf(&answer, "{\"metadata\":\"%s\",\"sequence_number\":\"20\"}", all[i].saved);
+                assert_int_equal(load_of(b, at, answer.p, "20"), POLLER_DONE);
+                ask_of(b, at, "20", all[i].why ? "TRIM_HORIZON" : "AT_SEQUENCE_NUMBER", all[i].why);
+                expect_saved(b, at, "20", "20", all[i].metadata);
+                close_first(b);
+        }
+}
+
+static void a_list_of_an_earlier_stream_is_believed_if_it_comes_twice(void **state)
+{
+        struct bench *b = *state;
+        struct partition *at;
+
+        at = open_made(b, MADE_AT(NEW, "[0 : 20]"));
+        assert_int_equal(load_of(b, at, "{\"sequence_number\":\"20\"}", "20"), POLLER_DONE);
+        for (int i = 0; i < 2; i++) {
+                b->d.poller.discover_by = 0;
+                list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+                assert_int_equal(b->d.poller.discover_by, made_set.monotonic + 2 * USEC_SEC);
+                ask_of(b, at, "20", "starting-sequence-number=20", NULL);
+                list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 20]"));
+                ask_of(b, at, "20", "starting-sequence-number=20", NULL);
+        }
+        list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+        list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+        ask_of(b, at, "20", "TRIM_HORIZON",
+               "partition shardId-0000000000 goes on at its oldest record: its position 20 is of the stream "
+               "that was created at 2026-01-01T00:01:00.5Z; that was deleted, and made again at "
+               "2026-01-01T00:00:00Z");
+        close_first(b);
+}
+
+/* Both what had no position yet, and what was read to its end and takes nothing more. */
+static void nothing_of_another_stream_was_read(void **state)
+{
+        struct bench *b = *state;
+        struct partition *at, *closed;
+
+        at = open_made(b, MADE_AT(OLD, "[0 : 90]"));
+        closed = at->hh.next;
+        assert_int_equal(load_of(b, at, "{\"sequence_number\":\"-1\"}", ""), POLLER_DONE);
+        assert_int_equal(load_of(b, closed, "{\"sequence_number\":\"90\"}", "90"), POLLER_DONE);
+        buf_text(&at->cursor, "of the old one");
+        assert_int_equal(fetch_of(b, closed, "{\"records\":[],\"next_partition_cursor\":null}"), 0);
+        assert_int_equal(closed->end, 90);
+        dis_ops.left(&b->d.poller, closed);
+        list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+        assert_false(closed->found);
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 60]"));
+        assert_int_equal(closed->end, -1);
+        assert_true(closed->late); /* whatever startPosition says */
+        ask_of(b, at, "", "TRIM_HORIZON", NULL);
+        close_first(b);
+}
+
 static void an_app_may_have_no_states(void **state)
 {
         static const struct exchange conversation[] = {
@@ -814,6 +986,11 @@ int main(void)
                 cmocka_unit_test_setup_teardown(lists_are_read_as_they_come, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_position_beyond_the_end_is_left_once_two_lists_say_so,
                                                 setup, teardown),
+                cmocka_unit_test_setup_teardown(a_position_in_another_stream_is_left, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_checkpoint_says_which_stream_it_is_of, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_list_of_an_earlier_stream_is_believed_if_it_comes_twice,
+                                                setup, teardown),
+                cmocka_unit_test_setup_teardown(nothing_of_another_stream_was_read, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_app_may_have_no_states, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_first_start_saves_the_end_of_each_the_first_one_last,
                                                 setup, teardown),

@@ -3,7 +3,6 @@
 #include <stdio.h>
 
 enum { PARTITIONS_MOST = 10000, LIST_MOST = 500 };
-static const usec ASK_AGAIN = 2 * USEC_SEC;
 
 void dis_discover(struct poller *p, struct cloud_request *q)
 {
@@ -94,7 +93,7 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
         at->ahead = -1;
         at->load = LOAD_CHECKPOINT;
         at->make_app = at->by_time = at->reset = at->found = false;
-        at->empty_since = at->empty = 0;
+        at->empty_since = at->empty = at->another = 0;
         cursor_drop(at);
         if (reader_add(d->poller.reader, str_of(at->name), at, &at->track, &why) == 0) {
                 at->added = true;
@@ -108,20 +107,6 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
         return -1;
 }
 
-/* Does it stand beyond the end of what the stream has? A list that was asked for before it got there does not
- * know, nor does one without a range; and one that was read elsewhere, or is about to be, stands nowhere. */
-static void look_beyond(struct dis *d, struct partition *at, struct json_value range)
-{
-        if (!at->added || at->at < 0 || at->reset || !range.is_string || at->described_at <= at->stands_since)
-                return;
-        if (at->at <= at->newest) {
-                at->beyond = 0;
-                return;
-        }
-        if (++at->beyond < BEYOND_PROVEN) /* a replica that is behind has caught up by then */
-                poller_discover_by(&d->poller, now_of(&d->poller) + ASK_AGAIN);
-}
-
 struct told { /* of a partition */
         struct json_value id, status, range;
 };
@@ -131,6 +116,16 @@ static const struct json_member told_members[] = {
         MEMBER(ANY, "sequence_number_range", struct told, range),
 };
 static const struct json_object told_object = JSON_OBJECT("a partition", told_members);
+
+/* Where it ended in the stream before is no end of another one, in which all that it has is new. */
+static void look_at_end(const struct dis *d, struct partition *at)
+{
+        if (at->added || !at->of || !d->created || at->of == d->created)
+                return;
+        at->of = d->created;
+        at->end = -1;
+        at->late = true;
+}
 
 struct listing {
         struct told told; /* the one that is read */
@@ -152,6 +147,7 @@ static int take_partition(void *object, struct error *err)
                 return -1;
         d->described++;
         at->described_at = d->listing_at;
+        look_at_end(d, at);
         if (str_is(l->told.status.text, "EXPIRED")) {
                 if (at->added)
                         reader_end(d->poller.reader, at->track);
@@ -162,7 +158,8 @@ static int take_partition(void *object, struct error *err)
                 d->unsettled = true;
                 return 0;
         }
-        look_beyond(d, at, l->told.range);
+        dis_look_again(d, at);
+        dis_look_beyond(d, at, l->told.range.is_string);
         tell_lag(d, at);
         if (at->added)
                 return 0;
@@ -215,12 +212,24 @@ static const struct json_member listing_members[] = {
 };
 static const struct json_object listing_object = JSON_OBJECT("the answer", listing_members);
 
+struct stream {
+        struct json_value created;
+};
+/* By itself, since what the list says of partitions depends on it, wherever it stands. */
+static const struct json_member stream_members[] = {
+        MEMBER(ANY, "create_time", struct stream, created),
+};
+static const struct json_object stream_object = JSON_OBJECT("the answer", stream_members);
+
 static enum poller_step listed(struct dis *d, struct str body, struct error *err)
 {
         struct listing l = { .d = d };
+        struct stream stream;
         char before[DIS_NAME_MOST + 1];
 
         (void)snprintf(before, sizeof(before), "%s", d->after);
+        if (read_answer(body, &stream_object, &stream, err) == 0)
+                d->created = MAX_OF(dis_sequence_of(stream.created), (int64_t)0);
         if (read_answer(body, &listing_object, &l, err) < 0) {
                 *d->after = 0; /* what was not read is not passed by */
                 return POLLER_FAILED;
