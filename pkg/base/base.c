@@ -167,6 +167,30 @@ static size_t distance(struct str a, struct str b, size_t most)
         return rows[a.n % 3][b.n];
 }
 
+static bool is_control(unsigned char c) { return c < 0x20 || (c >= 0x7f && c < 0xa0); }
+
+void text_make_plain(char *text)
+{
+        const char *p = text, *end = text + strlen(text);
+        char *to = text;
+
+        while (p < end) {
+                size_t n = utf8_sequence(p, (size_t)(end - p));
+                bool two = n == 2 && (unsigned char)p[0] == 0xc2; /* U+0080 to U+00BF */
+
+                if (two ? is_control((unsigned char)p[1]) : n < 2 && is_control((unsigned char)*p)) {
+                        *to++ = ' ';
+                        p += two ? 2 : 1;
+                        continue;
+                }
+                n = n ? n : 1;
+                memmove(to, p, n);
+                to += n;
+                p += n;
+        }
+        *to = 0;
+}
+
 const char *nearest_name(struct str name, const char *const *candidates, size_t n)
 {
         size_t best = MAX_OF((size_t)2, name.n / 3) + 1;

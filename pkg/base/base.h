@@ -98,6 +98,9 @@ bool str_is_text(struct str s);
 /* May it stand as the value of an HTTP header (RFC 9110, 5.5): visible characters, spaces, tabs and bytes
  * above 127; neither empty nor padded? */
 bool str_is_header_value(struct str s);
+/* Spaces instead of control characters: what a peer or a file said could otherwise command the terminal that
+ * shows it, or begin a line of its own. */
+void text_make_plain(char *text);
 /* the length of the well-formed sequence at p (RFC 3629), 0: there is none */
 size_t utf8_sequence(const char *p, size_t n);
 

@@ -70,14 +70,16 @@ void pipeline_clock(const struct pipeline_status *s, struct buf *out)
 /* What is told: the feed's state, or what keeps the way out from being ready. */
 static void tell_state(struct pipeline *p)
 {
-        const char *why, *text = p->feed->status.delivery_text;
+        const char *why, *trouble = sender_trouble(p->sender), *text = p->feed->status.delivery_text;
         enum delivery_state state = p->feed->status.delivery;
         bool ready = sender_ready(p->sender, &why);
 
         if (!ready && why) {
                 state = DELIVERY_RETRYING;
                 text = why;
-        } else if (ready && !*text && sender_notes(p->sender))
+        } else if (trouble && state != DELIVERY_BLOCKED)
+                text = trouble;
+        else if (ready && !*text && sender_notes(p->sender))
                 text = sender_notes(p->sender);
         if (state == p->delivery && strncmp(text, p->delivery_text, sizeof(p->delivery_text) - 1) == 0)
                 return;
