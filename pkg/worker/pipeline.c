@@ -271,6 +271,7 @@ static int open_sender(struct pipeline *p, const struct delivery_config *deliver
         if (p->kind->push) {
                 sender.batch_records = PUSH_RECORDS_MOST;
                 sender.answer_max = PUSH_ANSWER_MOST;
+                sender.shows_made = true;
         }
         return sender_new(&p->sender, &sender, err);
 }
