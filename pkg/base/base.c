@@ -141,6 +141,38 @@ bool str_is_text(struct str s)
         return str_is_utf8(s);
 }
 
+/* How many bytes such a character has; 0: it is another. U+0080 to U+009F are controls as those of ASCII are.
+ */
+static size_t steers(const unsigned char *c)
+{
+        static const char *const others[] = { "\u061c", "\u200e", "\u200f", "\u2028", "\u2029",
+                                              "\u202a", "\u202b", "\u202c", "\u202d", "\u202e",
+                                              "\u2066", "\u2067", "\u2068", "\u2069" };
+
+        if (c[0] < 0x80)
+                return c[0] < 0x20 || c[0] == 0x7f;
+        if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)
+                return 2;
+        for (size_t i = 0; i < COUNT_OF(others); i++)
+                if (strncmp((const char *)c, others[i], strlen(others[i])) == 0)
+                        return strlen(others[i]);
+        return 0;
+}
+
+void text_plain(char *text)
+{
+        const char *from = text;
+        char *to = text;
+
+        while (*from) {
+                size_t n = steers((const unsigned char *)from);
+
+                *to++ = n ? ' ' : *from;
+                from += n ? n : 1;
+        }
+        *to = 0;
+}
+
 /* Edit distance with transpositions, given up above most. */
 static size_t distance(struct str a, struct str b, size_t most)
 {

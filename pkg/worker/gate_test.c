@@ -39,6 +39,7 @@ static struct {
         bool overdue;
         /* The function. */
         const char *answer;              /* NULL: it waits for the test */
+        const char *refused;             /* with 500, in these words; NULL: it is not */
         const char *expected;            /* in each event */
         const char *shape;               /* of each answer of 5xx */
         struct http_call *held, *judged; /* judged: at the authorizer, which waits, too */
@@ -82,7 +83,9 @@ static void on_event(void *cookie UNUSED, struct http_call *call)
         if (b.expected && !memmem(http_call_message(call)->body.p, http_call_message(call)->body.n,
                                   b.expected, strlen(b.expected)))
                 fail_msg("half an event: " STR_FMT, STR_ARG(buf_view(&http_call_message(call)->body)));
-        if (b.answer)
+        if (b.refused)
+                http_call_reply(call, 500, STR("text/plain"), (struct str){ 0 }, str_of(b.refused));
+        else if (b.answer)
                 http_call_reply(call, 200, STR("application/json"), (struct str){ 0 }, str_of(b.answer));
         else
                 b.held = call;
@@ -329,6 +332,19 @@ static void a_call_has_its_time(void **state UNUSED)
         add("api", "apig: {path: /a, timeout: 50ms}", NULL);
         assert_int_equal(ask("/a", ""), 504);
         run(nobody_is_held); /* the function is not waited for */
+}
+
+static void the_functions_words_are_one_line(void **state UNUSED)
+{
+        struct pipeline_status status;
+
+        begin();
+        b.refused = "\x1b[2Jtest/other  apig /b\nDelivering\xc2\x9b"
+                    "31m";
+        add("api", "apig: {path: /a}", NULL);
+        assert_int_equal(ask("/a", ""), 502);
+        pipeline_status(b.pipelines[0], &status);
+        assert_non_null(strstr(status.delivery_text, "answered 500:  [2Jtest/other  apig /b Delivering 31m"));
 }
 
 static void what_the_filter_leaves_out_is_not_there(void **state UNUSED)
@@ -580,6 +596,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_teardown(the_function_answers_the_caller, end),
                 cmocka_unit_test_teardown(one_place_serves_one_call, end),
                 cmocka_unit_test_teardown(a_call_has_its_time, end),
+                cmocka_unit_test_teardown(the_functions_words_are_one_line, end),
                 cmocka_unit_test_teardown(what_the_filter_leaves_out_is_not_there, end),
                 cmocka_unit_test_teardown(a_doubled_slash_passes_no_guard_by, end),
                 cmocka_unit_test_teardown(who_comes_while_it_stops_hears_so, end),
