@@ -136,7 +136,7 @@ struct worker_spec {
 
 extern const struct type secret_ref_type;
 /* What pkg/http can call: no user info, no fragment. */
-#define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:" PORT_PATTERN ")?(/[^#]*)?$"
+#define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:" PORT_PATTERN ")?(/[^# [:cntrl:]]*)?$"
 
 /* How a push source is reached: members of its spec. */
 struct expose_spec {
