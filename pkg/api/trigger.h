@@ -254,8 +254,8 @@ void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const st
 struct triggers {
         struct trigger **list;
         size_t n;
-        /* by name; by what they clash with: of the loader */
-        struct trigger_place *places, *claims;
+        /* by name; by uid; by what they clash with: of the loader */
+        struct trigger_place *places, *uids, *claims;
         /* set before loading: what another version wrote is run, without the members that this one does not
          * know */
         bool pass_unknown;
