@@ -41,7 +41,7 @@ static int read_file(const char *path, struct buf *text, struct error *err)
         return result;
 }
 
-/* found by namespace/name, or by its clash_key */
+/* found by namespace/name, by its uid, or by its clash_key */
 struct trigger_place {
         UT_hash_handle hh;
         const struct trigger *trigger;
@@ -52,6 +52,9 @@ static void name_key(const struct trigger *t, struct buf *key)
 {
         buf_printf(key, "%s/%s", t->namespace_, t->name);
 }
+
+/* Its positions and the ids of its events begin with it; without one of its own it is the name. */
+static void uid_key(const struct trigger *t, struct buf *key) { buf_text(key, t->uid); }
 
 /* Nothing: it clashes with none. */
 static void claim_key(const struct trigger *t, struct buf *key)
@@ -103,15 +106,16 @@ static void places_done(struct trigger_place *table)
 static int add(struct triggers *all, struct trigger *t)
 {
         struct trigger **grown = reallocarray(all->list, all->n + 1, sizeof(struct trigger *));
-        BUF_AT_END struct buf name = BUF_INIT(8192), claim = BUF_INIT(8192);
+        BUF_AT_END struct buf name = BUF_INIT(8192), uid = BUF_INIT(8192), claim = BUF_INIT(8192);
 
         if (!grown)
                 return -1;
         all->list = grown;
         name_key(t, &name);
+        uid_key(t, &uid);
         claim_key(t, &claim);
-        if (name.failed || claim.failed || put(&all->places, t, buf_view(&name)) < 0 ||
-            (claim.n && put(&all->claims, t, buf_view(&claim)) < 0))
+        if (name.failed || uid.failed || claim.failed || put(&all->places, t, buf_view(&name)) < 0 ||
+            put(&all->uids, t, buf_view(&uid)) < 0 || (claim.n && put(&all->claims, t, buf_view(&claim)) < 0))
                 return -1;
         all->list[all->n++] = t;
         return 0;
@@ -191,13 +195,30 @@ static bool is_there(struct loading *l, const struct trigger *t, const struct no
         return other != NULL;
 }
 
+/* As of a copy of what a cluster gave: each would go on where the other stands. */
+static bool has_uid_of_other(struct loading *l, const struct trigger *t, const struct node *root)
+{
+        const struct trigger *other = find(l->all->uids, t, uid_key);
+        const struct node *metadata = node_member(root, "metadata"), *uid = node_member(metadata, "uid");
+
+        if (!other)
+                return false;
+        uid = uid ? uid : node_member(metadata, "name");
+        problem_add(
+                &l->problems, uid->line, uid->column, "metadata.uid",
+                "the Trigger %s/%s, at %s:%u, has \"%s\", too, and both would keep their positions under it: "
+                "leave it out, a cluster gives it",
+                other->namespace_, other->name, other->file, other->line, t->uid);
+        return true;
+}
+
 static void load_trigger(struct loading *l, const struct node *n)
 {
         struct trigger *t = trigger_decode(n, l->types, l->types_n, &l->problems);
 
         if (!t)
                 return;
-        if (!is_there(l, t, n) && !clashes(l, t, n)) {
+        if (!is_there(l, t, n) && !has_uid_of_other(l, t, n) && !clashes(l, t, n)) {
                 if ((t->file = str_dup(str_of(l->file))) && add(l->all, t) == 0)
                         return;
                 problem_add(&l->problems, t->line, t->column, "", "out of memory");
@@ -326,6 +347,7 @@ void triggers_done(struct triggers *all)
                 (void)trigger_free(all->list[i]);
         free(all->list);
         places_done(all->places);
+        places_done(all->uids);
         places_done(all->claims);
         *all = (struct triggers){ 0 };
 }

@@ -18,7 +18,7 @@ extern const struct type *const delivery_types[];
 #define NAME_PATTERN "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 #define NAME_WORDS                                                                                           \
         "a DNS label: lower-case letters, digits and -, beginning and ending with a letter or digit"
-#define PATH_PATTERN "^/([^/#][^#]*)?$"
+#define PATH_PATTERN "^/([^/# [:cntrl:]][^# [:cntrl:]]*)?$"
 #define QUOTED(pattern) "r'" pattern "'"
 /* What becomes a header's value. */
 #define HEADER_PATTERN "^[!-~]([ -~]*[!-~])?$"

@@ -136,7 +136,7 @@ struct worker_spec {
 
 extern const struct type secret_ref_type;
 /* What pkg/http can call: no user info, no fragment. */
-#define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:" PORT_PATTERN ")?(/[^#]*)?$"
+#define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:" PORT_PATTERN ")?(/[^# [:cntrl:]]*)?$"
 
 /* How a push source is reached: members of its spec. */
 struct expose_spec {
@@ -254,8 +254,8 @@ void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const st
 struct triggers {
         struct trigger **list;
         size_t n;
-        /* by name; by what they clash with: of the loader */
-        struct trigger_place *places, *claims;
+        /* by name; by uid; by what they clash with: of the loader */
+        struct trigger_place *places, *uids, *claims;
         /* set before loading: what another version wrote is run, without the members that this one does not
          * know */
         bool pass_unknown;

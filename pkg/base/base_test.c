@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -239,7 +240,7 @@ static void errors_command_no_terminal(void **state UNUSED)
         assert_string_equal(err.text, " open:  [2Jred  level=info   31m \xe9\xc2");
         (void)error_errno(&err, ENOENT, "open \033c");
         assert_string_equal(err.text, "open  c: No such file or directory");
-        text_make_plain(plain);
+        text_plain(plain);
         assert_string_equal(plain, "\xc3\xa4\xe2\x82\xac \xf0\x9f\x98\x80 \xc2\xa0");
 }
 
@@ -287,9 +288,38 @@ static void every_error_kind_has_a_name(void **state UNUSED)
         assert_string_equal(error_kind_name(ERROR_KIND_MAX), "Unknown");
 }
 
+static void a_text_of_others_is_one_line(void **state UNUSED)
+{
+        static const struct {
+                const char *text, *plain;
+        } table[] = {
+                { "", "" },
+                { "as it is: caf\u00e9 \u65e5 \U0001f600 \u00a0",
+                  "as it is: caf\u00e9 \u65e5 \U0001f600 \u00a0" },
+                { "two\nlines\r\n", "two lines  " },
+                { "\x1b[2J\x1b]0;title\x07\t\x7f", " [2J ]0;title   " },
+                { "a\xc2\x9b"
+                  "31mb\xc2\x80\xc2\x9f",
+                  "a 31mb  " },
+                { "\u202eabc\u2066\u2069\u200e\u061c\u2028", " abc     " },
+                { "\u202f\u2065\u200d\u061b", "\u202f\u2065\u200d\u061b" },
+                { "cut \xc2", "cut \xc2" },
+                { "cut \xe2\x80", "cut \xe2 " },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(table); i++) {
+                char text[64];
+
+                (void)snprintf(text, sizeof(text), "%s", table[i].text);
+                text_plain(text);
+                assert_string_equal(text, table[i].plain);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(a_text_of_others_is_one_line),
                 cmocka_unit_test(starts_trims_and_compares),
                 cmocka_unit_test(cuts_at_the_first),
                 cmocka_unit_test(duplicates_with_a_terminator),

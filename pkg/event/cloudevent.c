@@ -68,6 +68,15 @@ static void each_attribute(const struct cloud_event *e, const struct cloud_exten
                 each(cookie, str_of(more[i].name), more[i].value, false);
 }
 
+/* In a request it would say that the body is the event itself. */
+static bool is_event_type(struct str type)
+{
+        static const char start[] = "application/cloudevents";
+
+        return type.n >= sizeof(start) - 1 &&
+               str_equal_nocase((struct str){ type.p, sizeof(start) - 1 }, str_of(start));
+}
+
 /* ---- binary mode -------------------------------------------------------- */
 
 static void header_value(struct buf *b, struct str value)
@@ -104,7 +113,10 @@ void cloudevent_headers(const struct cloud_event *e, const struct cloud_extensio
         each_attribute(e, more, n, write_header, b);
         if (e->data.p) {
                 buf_text(b, "Content-Type: ");
-                buf_str(b, e->content_type);
+                if (is_event_type(e->content_type))
+                        buf_text(b, e->json ? "application/json" : "application/octet-stream");
+                else
+                        buf_str(b, e->content_type);
                 buf_text(b, "\r\n");
         }
 }
@@ -195,15 +207,6 @@ static bool other_charset(struct str type, struct str data)
             str_equal_nocase(name, STR("us-ascii")))
                 return false;
         return !ascii || (name.n > 4 && str_equal_nocase((struct str){ name.p, 4 }, STR("utf-")));
-}
-
-/* In a request it would say that the body is the event itself. */
-static bool is_event_type(struct str type)
-{
-        static const char start[] = "application/cloudevents";
-
-        return type.n >= sizeof(start) - 1 &&
-               str_equal_nocase((struct str){ type.p, sizeof(start) - 1 }, str_of(start));
 }
 
 void cloudevent_data(struct cloud_event *e, struct str data, struct str declared)

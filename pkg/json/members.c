@@ -6,8 +6,6 @@
 
 #include "json/scan.h"
 
-enum { DEPTH_MOST = 512 };
-
 struct reading {
         struct scan scan;
         struct error *err;
@@ -68,7 +66,7 @@ static bool read_any(struct reading *g, struct json_value *out)
         if (scan_peek(&g->scan) == '"')
                 return read_string(g, out);
         from = g->scan.p;
-        if (!scan_skip(&g->scan, DEPTH_MOST))
+        if (!scan_skip(&g->scan, SCAN_ANY_DEPTH))
                 return false;
         out->text = (struct str){ from, (size_t)(g->scan.p - from) };
         return true;
@@ -187,7 +185,7 @@ static bool read_member(struct reading *g, const struct level *l, struct str nam
                 *l->seen = there ? *l->seen | bit : *l->seen & ~bit;
                 return true;
         }
-        return scan_skip(&g->scan, DEPTH_MOST);
+        return scan_skip(&g->scan, SCAN_ANY_DEPTH);
 }
 
 static bool read_members(struct reading *g, const struct level *l)

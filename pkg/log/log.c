@@ -38,19 +38,24 @@ bool log_level_parse(struct str text, enum log_level *out)
         return false;
 }
 
+/* Terminals obey more than what JSON escapes: some characters that begin with C2, D8 and E2, too. */
 static void logfmt_value(struct buf *b, struct str s)
 {
+        size_t from = b->n;
         bool plain = s.n > 0;
 
         for (size_t i = 0; i < s.n && plain; i++)
-                plain = (unsigned char)s.p[i] > ' ' && s.p[i] != '"' && s.p[i] != '=' && s.p[i] != '\\' &&
-                        s.p[i] != 0x7f;
+                plain = (unsigned char)s.p[i] > ' ' && !memchr("\"=\\\x7f\xc2\xd8\xe2", s.p[i], 7);
         if (plain) {
                 buf_str(b, s);
                 return;
         }
         buf_char(b, '"');
         writer_escape(b, s);
+        if (b->failed)
+                return;
+        text_plain(b->p + from);
+        b->n = from + strlen(b->p + from);
         buf_char(b, '"');
 }
 

@@ -65,7 +65,7 @@ static void logfmt_quotes_what_needs_it(void **state UNUSED)
         assert_string_equal(after_time(capture_end()),
                             "level=info msg=started plain=a/b:c,d empty=\"\" space=\"a b\" equals=\"a=b\" "
                             "quote=\"say \\\"x\\\"\" slash=\"a\\\\b\" line=\"a\\nb\" "
-                            "del=\"\x7f\" umlaut=\xc3\xa4 broken=\"\xef\xbf\xbd x\" null=\"\" view=abc "
+                            "del=\" \" umlaut=\xc3\xa4 broken=\"\xef\xbf\xbd x\" null=\"\" view=abc "
                             "int=-9223372036854775808 took=1.5s\n");
 }
 
@@ -136,6 +136,18 @@ static void each_line_says_whose_it_is(void **state UNUSED)
         json_decref(line);
 }
 
+static void no_line_steers_a_terminal(void **state UNUSED)
+{
+        log_setup(LOG_INFO, LOG_LOGFMT);
+        capture_begin();
+        log_info("m", LOG_S("a", "\x1b[2J\n"),
+                 LOG_S("b", "x\xc2\x9b"
+                            "31m"),
+                 LOG_S("c", "\u202ey\x7f"));
+        assert_string_equal(after_time(capture_end()),
+                            "level=info msg=m a=\"\\u001b[2J\\n\" b=\"x 31m\" c=\" y \"\n");
+}
+
 static void levels_are_obeyed(void **state UNUSED)
 {
         for (int least = 0; least < LOG_LEVEL_MAX; least++) {
@@ -174,6 +186,7 @@ int main(void)
                 cmocka_unit_test(a_message_is_one_line),
                 cmocka_unit_test(json_is_json),
                 cmocka_unit_test(each_line_says_whose_it_is),
+                cmocka_unit_test(no_line_steers_a_terminal),
                 cmocka_unit_test(levels_are_obeyed),
                 cmocka_unit_test(level_names_are_read_back),
         };

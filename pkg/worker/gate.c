@@ -225,7 +225,7 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_h
                   struct error *err)
 {
         struct gate_host *h = calloc(1, sizeof(*h));
-        const size_t most = memory_most();
+        const size_t most = c->memory_most ? c->memory_most : memory_most();
         const struct http_server_tls tls = { .cert = c->cert,
                                              .key = c->key,
                                              .client_ca = c->client_ca,
@@ -277,6 +277,7 @@ void gate_host_drain(struct gate_host *h, usec linger)
                 http_server_drain(h->server);
 }
 
+size_t gate_host_held(const struct gate_host *h) { return http_server_buffered(h->server); }
 bool gate_host_busy(const struct gate_host *h) { return http_server_busy(h->server); }
 usec gate_host_last_accepted(const struct gate_host *h) { return http_server_last_accepted(h->server); }
 
@@ -491,7 +492,9 @@ static void finish(struct call *c, const struct push_outcome *o) { finish_record
 static const struct push_outcome stopping = { .result = PUSH_NOT_READY, .text = "the worker is stopping" },
                                  busy = { .result = PUSH_BUSY,
                                           .text = "as many requests as maxInFlight allows are under way" },
-                                 no_memory = { .result = PUSH_NOT_READY, .text = "out of memory" };
+                                 no_memory = { .result = PUSH_NOT_READY, .text = "out of memory" },
+                                 full = { .result = PUSH_NOT_READY,
+                                          .text = "too many bytes of requests are in memory" };
 
 static void count_offered(struct call *c, size_t n)
 {
@@ -563,19 +566,26 @@ static size_t document_size(const struct gate *g, const struct record *r)
                                        : base64_size(r->value);
 }
 
+static bool room_for(const struct gate *g, struct http_call *http, size_t need)
+{
+        const struct gate_host *h = g->feed.config.host;
+
+        return need <= h->memory_most && (http ? http_call_room(http, h->memory_most - need)
+                                               : gate_host_held(h) <= h->memory_most - need);
+}
+
 /* Room for what is made of the records: the filter's document of one, which is there for a moment, and then
  * the event of all; a transform has it twice. */
 static bool has_room(const struct gate *g, struct http_call *http, struct record *const *records, size_t n)
 {
-        size_t most = g->feed.config.host->memory_most, document = 0, event = 0, need;
+        size_t document = 0, event = 0;
 
         for (size_t i = 0; i < n; i++) {
                 document = MAX_OF(document, document_size(g, records[i]));
                 event += written_size(g, records[i]);
         }
-        need = ROOM_BESIDE + MAX_OF(document, event * (g->feed.config.trigger->transform ? 3 : 1));
-        return need <= most && (http ? http_call_room(http, most - need)
-                                     : http_server_buffered(g->feed.config.host->server) <= most - need);
+        return room_for(g, http,
+                        ROOM_BESIDE + MAX_OF(document, event * (g->feed.config.trigger->transform ? 3 : 1)));
 }
 
 /* Which of the records the filter lets pass; false: of one it can't be said. */
@@ -610,9 +620,7 @@ static void deliver(struct call *c, usec now)
         count_offered(c, c->n);
         g->feed.status.last_event = clock_wall(g->feed.config.clock);
         if (!has_room(g, c->http, c->records, c->n)) {
-                o = (struct push_outcome){ .result = PUSH_NOT_READY,
-                                           .text = "too many bytes of requests are in memory" };
-                finish(c, &o);
+                finish(c, &full);
                 return;
         }
         if (!judge(c, &passed, &unjudged)) {
@@ -640,19 +648,32 @@ static void deliver(struct call *c, usec now)
         finish(c, &o);
 }
 
+/* What is asked about a call, as of an authorizer, is made of its head, whose bytes JSON writes as up to
+ * three each, beside commas and quotes. */
+static size_t question_size(const struct http_call *http)
+{
+        const struct http_message *m = http_call_message(http);
+
+        return HTTP_HEADROOM + 4 * (m->target.n + m->head.n);
+}
+
 /* The source does not know yet whether they may go. There are as many such calls as places, and they take
  * none: strangers keep out nobody who is known. */
 static void hold(struct call *c, usec now)
 {
         struct gate *g = c->gate;
+        size_t question = question_size(c->http);
 
         if (g->stopping)
                 finish(c, &stopping);
         else if (g->undecided_n == g->most)
                 finish(c, &busy);
+        else if (!room_for(g, c->http, question))
+                finish(c, &full);
         else {
                 c->undecided = true;
                 g->undecided_n++;
+                http_call_hold(c->http, question);
                 begin_time(c, now);
                 if (!put_off(c))
                         finish(c, &no_memory);
@@ -854,6 +875,8 @@ static void decide(struct gate *g, const struct push_event *e, usec now)
         if (!c)
                 return;
         take_up(c);
+        if (c->undecided && c->http)
+                http_call_hold(c->http, c->kept); /* the question is gone */
         decided(c);
         if (e->verdict == PUSH_DELIVER) {
                 if (c->timed || keep_records(c, e->records, e->n))
@@ -915,6 +938,17 @@ static void expire(struct gate *g, usec now)
                 give_up(c);
 }
 
+/* A transform may have made much of little. */
+static void send_made(struct gate *g, struct call *c)
+{
+        if (c->http)
+                http_call_hold(c->http, c->kept + sender_held(c->sending));
+        if (room_for(g, c->http, 0))
+                sender_go_on(g->feed.config.sender, c->sending);
+        else
+                finish(c, &full);
+}
+
 static bool take_answers(struct gate *g, usec now)
 {
         struct answer a;
@@ -933,6 +967,8 @@ static bool take_answers(struct gate *g, usec now)
                                                   .cut = sender_cut(g->feed.config.sender),
                                                   .text = a.text });
         }
+        while ((owner = sender_made(g->feed.config.sender)))
+                send_made(g, owner);
         expire(g, now);
         return any;
 }

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "log/log.h"
+#include "transform/child.h"
 #include "worker/pipeline.h"
 
 #include "http/wire/codec.h"
@@ -37,10 +38,12 @@ static struct {
         bool (*until)(void);
         bool overdue;
         /* The function. */
-        const char *answer;   /* NULL: it waits for the test */
-        const char *expected; /* in each event */
-        const char *shape;    /* of each answer of 5xx */
-        struct http_call *held;
+        const char *answer;              /* NULL: it waits for the test */
+        const char *refused;             /* with 500, in these words; NULL: it is not */
+        const char *expected;            /* in each event */
+        const char *shape;               /* of each answer of 5xx */
+        struct http_call *held, *judged; /* judged: at the authorizer, which waits, too */
+        bool judge_waits;
         size_t asked;
         /* Out of memory: */
         uint64_t starve; /* at this allocation from when the request is sent; 0: never */
@@ -68,6 +71,11 @@ static void check(void)
 static void on_event(void *cookie UNUSED, struct http_call *call)
 {
         if (str_starts(buf_view(&http_call_message(call)->target), STR("/authorizer"))) {
+                if (b.judge_waits) {
+                        b.judged = call;
+                        check();
+                        return;
+                }
                 http_call_reply(call, 200, STR("application/json"), (struct str){ 0 }, STR(ALLOW));
                 return;
         }
@@ -75,7 +83,9 @@ static void on_event(void *cookie UNUSED, struct http_call *call)
         if (b.expected && !memmem(http_call_message(call)->body.p, http_call_message(call)->body.n,
                                   b.expected, strlen(b.expected)))
                 fail_msg("half an event: " STR_FMT, STR_ARG(buf_view(&http_call_message(call)->body)));
-        if (b.answer)
+        if (b.refused)
+                http_call_reply(call, 500, STR("text/plain"), (struct str){ 0 }, str_of(b.refused));
+        else if (b.answer)
                 http_call_reply(call, 200, STR("application/json"), (struct str){ 0 }, str_of(b.answer));
         else
                 b.held = call;
@@ -86,6 +96,8 @@ static void on_left(void *cookie UNUSED, struct http_call *call)
 {
         if (b.held == call)
                 b.held = NULL;
+        if (b.judged == call)
+                b.judged = NULL;
         check();
 }
 
@@ -151,15 +163,15 @@ static int open_store(void *cookie UNUSED, struct store *out, struct error *err 
 
 static void close_store(void *cookie UNUSED) {}
 
-static void begin(void)
+static void begin_within(size_t memory_most)
 {
         struct http_server_config function = { .address = "127.0.0.1:0",
                                                .head_max = 16384,
-                                               .body_max = 1 << 20,
+                                               .body_max = 4 << 20,
                                                .handle = on_event,
                                                .gone = on_left,
                                                .half_close = -1 };
-        const struct gate_host_config host = { .address = "127.0.0.1:0" };
+        const struct gate_host_config host = { .address = "127.0.0.1:0", .memory_most = memory_most };
         struct error err;
 
         memset(&b, 0, sizeof(b));
@@ -180,6 +192,8 @@ static void begin(void)
         client_port = http_client_port(b.client);
         (void)snprintf(b.sink, sizeof(b.sink), "http://127.0.0.1:%u/", http_server_port(b.function));
 }
+
+static void begin(void) { begin_within(0); }
 
 static void add(const char *name, const char *source, const char *more)
 {
@@ -273,6 +287,7 @@ static void call(size_t tag, const char *path, const char *headers, const char *
 static bool first_done(void) { return b.status[0] != 0; }
 static bool second_done(void) { return b.status[1] != 0; }
 static bool asked_once(void) { return b.asked == 1 && b.held; }
+static bool judge_is_asked(void) { return b.judged != NULL; }
 static bool nobody_is_held(void) { return !b.held; }
 
 static int ask(const char *path, const char *headers)
@@ -317,6 +332,19 @@ static void a_call_has_its_time(void **state UNUSED)
         add("api", "apig: {path: /a, timeout: 50ms}", NULL);
         assert_int_equal(ask("/a", ""), 504);
         run(nobody_is_held); /* the function is not waited for */
+}
+
+static void the_functions_words_are_one_line(void **state UNUSED)
+{
+        struct pipeline_status status;
+
+        begin();
+        b.refused = "\x1b[2Jtest/other  apig /b\nDelivering\xc2\x9b"
+                    "31m";
+        add("api", "apig: {path: /a}", NULL);
+        assert_int_equal(ask("/a", ""), 502);
+        pipeline_status(b.pipelines[0], &status);
+        assert_non_null(strstr(status.delivery_text, "answered 500:  [2Jtest/other  apig /b Delivering 31m"));
 }
 
 static void what_the_filter_leaves_out_is_not_there(void **state UNUSED)
@@ -387,6 +415,89 @@ static void who_comes_while_it_stops_hears_so(void **state UNUSED)
         b.held = NULL;
         run(first_done);
         assert_int_equal(b.status[0], 200); /* what was under way is answered */
+}
+
+/* ---- bytes in memory ---------------------------------------------------- */
+
+enum { BESIDE = 512 * 1024 }; /* each call has room for so much beside its body */
+static char quotes[12000], much[200000];
+
+static void add_guarded(void)
+{
+        char source[256];
+
+        (void)snprintf(source, sizeof(source),
+                       "apig: {path: /a, authentication: {type: Custom, authorizer: {uri: "
+                       "'%sauthorizer'}}}",
+                       b.sink);
+        add("api", source, NULL);
+        (void)snprintf(quotes, sizeof(quotes), "X-Token: %0*d\r\n", (int)sizeof(quotes) - 20, 0);
+        for (char *p = quotes; (p = strchr(p, '0'));)
+                *p = '"';
+}
+
+/* An authorizer may take its time over as many calls as there are places. */
+static void what_an_authorizer_is_asked_counts(void **state UNUSED)
+{
+        size_t before;
+
+        begin();
+        add_guarded();
+        b.judge_waits = true;
+        before = gate_host_held(b.host);
+        call(0, "/a", quotes, "");
+        run(judge_is_asked);
+        assert_true(gate_host_held(b.host) >= before + HTTP_HEADROOM + 3 * sizeof(quotes));
+        assert_true(http_call_message(b.judged)->body.n > 2 * (sizeof(quotes) - 20));
+        http_call_reply(TAKE(b.judged), 200, STR("application/json"), (struct str){ 0 }, STR(ALLOW));
+        run(first_done);
+        assert_int_equal(b.status[0], 201);
+        assert_int_equal(gate_host_held(b.host), before);
+}
+
+static void and_is_not_asked_without_room(void **state UNUSED)
+{
+        begin_within(3 * sizeof(quotes));
+        add_guarded();
+        b.judge_waits = true;
+        assert_int_equal(ask("/a", quotes), 503);
+        assert_null(b.judged);
+        assert_int_equal(b.asked, 0);
+}
+
+static void add_growing(void)
+{
+        add("api", "apig: {path: /a, timeout: 1m}",
+            "  delivery: {timeout: 1m}\n  transform: {jq: '[range(8) as $n | .body]', timeout: 30s}");
+        memset(much, 'h', sizeof(much) - 1);
+}
+
+static void what_a_transform_makes_counts(void **state UNUSED)
+{
+        begin();
+        b.answer = NULL;
+        add_growing();
+        call(0, "/a", "", much);
+        run(asked_once);
+        assert_true(http_call_message(b.held)->body.n > 8 * sizeof(much));
+        assert_true(gate_host_held(b.host) >= 9 * sizeof(much));
+        http_call_reply(TAKE(b.held), 200, STR("application/json"), (struct str){ 0 },
+                        STR("{\"statusCode\":200}"));
+        run(first_done);
+        assert_int_equal(b.status[0], 200);
+}
+
+static void and_goes_nowhere_without_room(void **state UNUSED)
+{
+        begin_within(BESIDE + 5 * sizeof(much));
+        add_growing();
+        call(0, "/a", "", much);
+        run(first_done);
+        assert_int_equal(b.status[0], 503);
+        assert_int_equal(b.asked, 0);
+        call(0, "/a", "", "few");
+        run(first_done);
+        assert_int_equal(b.status[0], 201);
 }
 
 /* ---- out of memory ------------------------------------------------------ */
@@ -479,20 +590,27 @@ static void nor_is_a_notification_lost(void **state UNUSED)
                "{\"Records\":[" CHANGE("a") "," CHANGE("b") "]}", 200);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_teardown(the_function_answers_the_caller, end),
                 cmocka_unit_test_teardown(one_place_serves_one_call, end),
                 cmocka_unit_test_teardown(a_call_has_its_time, end),
+                cmocka_unit_test_teardown(the_functions_words_are_one_line, end),
                 cmocka_unit_test_teardown(what_the_filter_leaves_out_is_not_there, end),
                 cmocka_unit_test_teardown(a_doubled_slash_passes_no_guard_by, end),
                 cmocka_unit_test_teardown(who_comes_while_it_stops_hears_so, end),
+                cmocka_unit_test_teardown(what_an_authorizer_is_asked_counts, end),
+                cmocka_unit_test_teardown(and_is_not_asked_without_room, end),
+                cmocka_unit_test_teardown(what_a_transform_makes_counts, end),
+                cmocka_unit_test_teardown(and_goes_nowhere_without_room, end),
                 cmocka_unit_test_teardown(without_memory_a_request_is_answered_so, end),
                 cmocka_unit_test_teardown(nor_is_a_caller_let_in_or_forgotten, end),
                 cmocka_unit_test_teardown(nor_is_a_notification_lost, end),
         };
 
+        if (argc > 1 && strcmp(argv[1], CHILD_COMMAND) == 0) /* this program is the transform's process */
+                return transform_child_main();
         signals_block();
         log_setup(LOG_ERROR, LOG_LOGFMT);
         return cmocka_run_group_tests_name("gate", tests, NULL, NULL);

@@ -14,11 +14,11 @@ enum {
         PARTIAL_ANSWER_KEPT = 64 * 1024
 };
 
-enum sending_state { SENDING_TRANSFORMED, SENDING_SENT, SENDING_LETTER, SENDING_FAILED };
+enum sending_state { SENDING_TRANSFORMED, SENDING_MADE, SENDING_SENT, SENDING_LETTER, SENDING_FAILED };
 struct sending {
         struct http_request request;
         struct list_node node;   /* of those under way, or spare */
-        struct list_node failed; /* of those that failed, and wait to be taken */
+        struct list_node failed; /* of those that failed, and wait to be taken; or of those in made */
         enum sending_state state;
         void *owner;
         uint32_t number; /* of all that there are: its place among the letters */
@@ -45,7 +45,7 @@ struct sender {
         struct access *access; /* NULL: nothing is needed */
         struct letters *letters;
         struct transform *transform;
-        struct list under_way, spare, failed; /* struct sending; so many were made: */
+        struct list under_way, spare, failed, made; /* struct sending; so many there are: */
         uint32_t sendings;
         struct list answered;  /* requests */
         struct sending *taken; /* its answer is in use */
@@ -228,7 +228,20 @@ struct sending *sender_send_letter(struct sender *s, struct record *record, cons
         return o;
 }
 
-size_t sender_held(const struct sending *o) { return o->message.cap; }
+/* A transform has a copy. */
+size_t sender_held(const struct sending *o)
+{
+        return o->message.cap * (o->state == SENDING_TRANSFORMED ? 2 : 1);
+}
+
+void *sender_made(struct sender *s)
+{
+        struct sending *o = LIST_TAKE(&s->made, struct sending, failed);
+
+        return o ? o->owner : NULL;
+}
+
+void sender_go_on(struct sender *s, struct sending *o) { submit(s, o); }
 
 void sender_cancel(struct sender *s, struct sending *o)
 {
@@ -316,7 +329,7 @@ static void answered(struct sender *s, const struct sending *o, struct answer *a
                 (void)snprintf(s->text, sizeof(s->text),
                                quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink,
                                c->status, quoted.p ? quoted.p : "");
-                text_make_plain(s->text);
+                text_plain(s->text);
         }
         if (c->status == 401 && s->access && access_refused(s->access, o->shown))
                 a->kind = ANSWER_RETRY;
@@ -359,7 +372,7 @@ static void init_answered(struct sender *s)
                      &quoted);
         (void)snprintf(why, sizeof(why), "%.100s answered %d: %.160s", s->config.trigger->function->init_path,
                        c->status, quoted.p ? quoted.p : "");
-        text_make_plain(why);
+        text_plain(why);
         init_failed(s, c->retry_after, why);
 }
 
@@ -380,7 +393,12 @@ static void take_transformed(struct sender *s)
                 }
                 begin_message(&o->message);
                 buf_str(&o->message, r.output);
-                submit(s, o);
+                if (!s->config.shows_made) {
+                        submit(s, o);
+                        continue;
+                }
+                o->state = SENDING_MADE;
+                list_append(&s->made, &o->failed);
         }
 }
 

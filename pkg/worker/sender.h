@@ -26,6 +26,7 @@ struct sender_config {
         uint32_t batch_records;
         size_t answer_max; /* bytes of an answer that are kept; 0: enough for words */
         usec timeout;      /* of the function; 0: the delivery's */
+        bool shows_made;   /* what a transform made goes only once sender_go_on says so */
 };
 int sender_new(struct sender **, const struct sender_config *, struct error *) MUST_CHECK;
 
@@ -38,6 +39,10 @@ struct sending *sender_send(struct sender *, struct record *const *, size_t n, v
 struct sending *sender_send_letter(struct sender *, struct record *, const struct dead_letter *,
                                    void *owner) MUST_CHECK;
 size_t sender_held(const struct sending *); /* bytes of it */
+/* With shows_made: whose event a transform has made, of another size than it was; sender_go_on sends it. Each
+ * once, after sender_take. NULL: none. */
+void *sender_made(struct sender *);
+void sender_go_on(struct sender *, struct sending *);
 void sender_cancel(struct sender *, struct sending *);
 /* Moves what does not depend on requests: secrets, tokens, the initialization. */
 void sender_turn(struct sender *, usec now);

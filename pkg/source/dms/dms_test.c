@@ -146,6 +146,23 @@ static void answers_are_read(void **state UNUSED)
         }
 }
 
+static void a_deep_message_harms_no_other(void **state UNUSED)
+{
+        BUF_AT_END struct buf body = BUF_INIT(1 << 20);
+        struct bare bare = { .spec = &spec };
+        struct dms_track track = { 0 };
+        struct error err = { 0 };
+
+        buf_text(&body, "[{\"message\":{\"body\":");
+        for (int i = 0; i < 2000; i++)
+                buf_char(&body, '[');
+        for (int i = 0; i < 2000; i++)
+                buf_char(&body, ']');
+        buf_text(&body, "},\"handler\":\"h\"},{\"message\":{\"body\":\"b\"},\"handler\":\"i\"}]");
+        assert_int_equal(poller_answer(&bare.poller, &dms_ops, READER_FETCH, &track, buf_view(&body), &err),
+                         2);
+}
+
 struct seen {
         const char *value, *document;
 };
@@ -351,6 +368,7 @@ int main(void)
                 cmocka_unit_test(what_a_filter_sees),
                 cmocka_unit_test(equal_messages_have_equal_ids),
                 cmocka_unit_test(answers_are_read),
+                cmocka_unit_test(a_deep_message_harms_no_other),
                 cmocka_unit_test(answers_say_what_they_say),
                 cmocka_unit_test(without_memory_no_message_becomes_another),
                 cmocka_unit_test(the_window_must_cover_the_time_out),

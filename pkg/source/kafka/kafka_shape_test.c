@@ -160,8 +160,18 @@ static void a_time_that_none_can_write_is_left_out(void **state UNUSED)
 
 static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
 {
-        static const char structured[] = "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/"
-                                         "other\",\"type\":\"made.there\",\"data\":1.10}";
+        static const char structured
+                [] = "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/"
+                     "other\",\"type\":\"made.there\",\"data\":1.10}",
+      /* whose data would be the event, for whom it is sent to */
+                nested[] = "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/"
+                           "other\",\"type\":\"made.there\",\"datacontenttype\":\"Application/"
+                           "CloudEvents+json\","
+                           "\"data\":{\"id\":\"8\"}}",
+      nested_bytes[] =
+                "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/"
+                "other\",\"type\":\"made.there\",\"datacontenttype\":\"application/cloudevents-batch+json\","
+                "\"data_base64\":\"e30=\"}";
         const struct {
                 const char *headers[16];
                 const char *value, *event;
@@ -172,6 +182,10 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
                     OWN "Content-Type: application/json\r\n\r\n1.10"),
                 ROW({ "content-type", "Application/CloudEvents+JSON" }, structured,
                     OWN "Content-Type: application/json\r\n\r\n1.10"),
+                ROW({ "content-type", "application/cloudevents+json" }, nested,
+                    OWN "Content-Type: application/json\r\n\r\n{\"id\":\"8\"}"),
+                ROW({ "content-type", "application/cloudevents+json" }, nested_bytes,
+                    OWN "Content-Type: application/octet-stream\r\n\r\n{}"),
                 /* What is no valid event is a record like any other. */
                 ROW({ "ce_specversion", "1.0", "ce_id", "7", "ce_type", "t" }, "{}",
                     WRAPPED "Content-Type: application/json\r\n\r\n{}"),
