@@ -9,7 +9,8 @@
  * not tell it, or an earlier version has saved the checkpoint, a position that lies beyond the end does. */
 
 static const char CREATED[] = "created=";
-/* By so many lists in a row it is no mistake of a replica that is behind. */
+/* By so many lists in a row it is no mistake of a replica that is behind, or of a service that makes the time
+ * up. */
 enum { PROVEN = 2 };
 static const usec ASK_AGAIN = 2 * USEC_SEC;
 
@@ -40,16 +41,24 @@ int64_t dis_read_metadata(struct str metadata)
 
 /* ---- what a list says --------------------------------------------------- */
 
+void dis_told_created(struct dis *d, int64_t created)
+{
+        bool first = !d->created && !d->told_created;
+
+        d->proven = created == d->told_created;
+        if (first || d->proven) {
+                d->created = created;
+                d->disagreed = 0;
+        } else if (++d->disagreed <= PROVEN)
+                poller_discover_by(&d->poller, now_of(&d->poller) + ASK_AGAIN);
+        d->told_created = created;
+}
+
 void dis_look_again(struct dis *d, struct partition *at)
 {
         if (!at->of)
                 at->of = at->first_of = d->created;
-        if (!d->created || d->created == at->of)
-                at->another = 0;
-        else if (d->created > at->of) /* no replica knows of a later one */
-                at->another = PROVEN;
-        else if (++at->another < PROVEN)
-                poller_discover_by(&d->poller, now_of(&d->poller) + ASK_AGAIN);
+        at->another = d->created && d->created != at->of;
 }
 
 /* A list that was asked for before it got there does not know, nor does one without a range; and one that was
@@ -66,7 +75,7 @@ void dis_look_beyond(struct dis *d, struct partition *at, bool has_range)
                 poller_discover_by(&d->poller, now_of(&d->poller) + ASK_AGAIN);
 }
 
-bool dis_stands_nowhere(const struct partition *at) { return at->beyond || at->another >= PROVEN; }
+bool dis_stands_nowhere(const struct partition *at) { return at->beyond || at->another; }
 
 /* ---- what follows from it ----------------------------------------------- */
 
@@ -94,7 +103,7 @@ static void leave_stream(const struct dis *d, struct partition *at)
         cursor_drop(at);
         stand_at(d, at, -1);
         at->of = d->created;
-        at->another = 0;
+        at->another = false;
         at->ahead = at->end = -1;
         tell_lag(d, at);
 }
@@ -103,7 +112,7 @@ void dis_leave_position(const struct dis *d, struct partition *at)
 {
         char why[200];
 
-        if (at->another >= PROVEN) {
+        if (at->another) {
                 leave_stream(d, at);
                 return;
         }

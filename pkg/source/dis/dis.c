@@ -106,6 +106,8 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
 
         if (job->kind == READER_LOAD && at->load == LOAD_APP)
                 dis_ask_for_app(d, q);
+        else if (job->kind == READER_LOAD && at->load == LOAD_STREAM)
+                dis_ask_for_stream(d, q, 1);
         else if (job->kind == READER_LOAD)
                 dis_ask_for_checkpoint(d, at, q);
         else if (job->kind == READER_FETCH)
@@ -144,7 +146,7 @@ static enum poller_step begin(struct dis *d, struct partition *at)
         int start = at->late ? DIS_TRIM_HORIZON : d->spec->start;
 
         at->of = at->first_of = d->created;
-        at->another = 0;
+        at->another = false;
         if (start == DIS_AT_SEQUENCE_NUMBER)
                 mark_number(&d->poller, d->spec->start_sequence);
         at->by_time = start == DIS_AT_TIMESTAMP;
@@ -167,21 +169,9 @@ static const struct json_member cursor_members[] = {
 };
 static const struct json_object cursor_object = JSON_OBJECT("the answer", cursor_members);
 
-static enum poller_step loaded(struct dis *d, struct partition *at, struct str body, struct error *err)
+/* All is known of the checkpoint. */
+static enum poller_step begin_there(struct dis *d, struct partition *at)
 {
-        struct checkpoint saved;
-        int64_t created;
-
-        if (at->load == LOAD_APP) {
-                at->load = LOAD_CHECKPOINT;
-                return POLLER_AGAIN;
-        }
-        if (read_answer(body, &checkpoint_object, &saved, err) < 0)
-                return POLLER_FAILED;
-        stand_at(d, at, dis_sequence_of(saved.number));
-        created = dis_read_metadata(dis_metadata_of(saved.metadata));
-        at->of = at->first_of = created ? created : d->created;
-        at->reset = false;
         dis_look_again(d, at);
         if (at->at > at->newest) /* the list is older, or the position of another stream: which one? */
                 poller_discover_by(&d->poller, now_of(&d->poller));
@@ -189,6 +179,35 @@ static enum poller_step loaded(struct dis *d, struct partition *at, struct str b
                 return begin(d, at);
         mark_number(&d->poller, at->at);
         return POLLER_DONE;
+}
+
+static enum poller_step loaded(struct dis *d, struct partition *at, struct str body, struct error *err)
+{
+        struct checkpoint saved;
+        enum load_step step = at->load;
+        int64_t created;
+
+        at->load = LOAD_CHECKPOINT;
+        if (step == LOAD_APP)
+                return POLLER_AGAIN;
+        if (step == LOAD_STREAM && dis_read_created(d, body, err) < 0)
+                return POLLER_FAILED;
+        if (step == LOAD_STREAM) {
+                if (!d->proven)
+                        d->created = 0;
+                return begin_there(d, at);
+        }
+        if (read_answer(body, &checkpoint_object, &saved, err) < 0)
+                return POLLER_FAILED;
+        stand_at(d, at, dis_sequence_of(saved.number));
+        created = dis_read_metadata(dis_metadata_of(saved.metadata));
+        at->of = at->first_of = created ? created : d->created;
+        at->reset = false;
+        if (created && d->created && created != d->created && !d->proven) {
+                at->load = LOAD_STREAM; /* nothing is read before that is believed, or not */
+                return POLLER_AGAIN;
+        }
+        return begin_there(d, at);
 }
 
 static enum poller_step cursor_got(struct dis *d, struct partition *at, const struct reader_job *job,
@@ -361,6 +380,8 @@ static enum poller_step load_refused(struct dis *d, struct partition *at, const 
         enum load_step step = at->load;
 
         at->load = LOAD_CHECKPOINT;
+        if (step == LOAD_STREAM)
+                return POLLER_FAILED;
         if (step == LOAD_APP)
                 return is(r, "DIS.4330") ? POLLER_AGAIN : POLLER_FAILED;
         if (is(r, "DIS.4332")) {

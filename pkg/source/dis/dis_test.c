@@ -561,7 +561,7 @@ static void lists_are_read_as_they_come(void **state)
                   "{}],"
                   "\"sequence_number_range\":null,\"parent_partitions\":null}],\"has_more_partitions\":"
                   "\"true\"}",
-                  POLLER_DONE, 3 },
+                  POLLER_DONE, 2 },
         };
         struct bench *b = *state;
 
@@ -724,10 +724,19 @@ static struct partition *open_made(struct bench *b, const char *list)
 {
         made_set.monotonic = USEC_HOUR;
         b->services.clock = &made_clock;
+        b->d.told_created = b->d.created = 0;
         open_first(b);
         spec.start = DIS_TRIM_HORIZON;
         list_at_once(b, &made_set, list);
         return b->d.partitions;
+}
+
+static struct partition *open_made_twice(struct bench *b, const char *list)
+{
+        struct partition *at = open_made(b, list);
+
+        list_at_once(b, &made_set, list);
+        return at;
 }
 
 /* The new stream has a record of that number, and more behind it. */
@@ -738,12 +747,16 @@ static void a_position_in_another_stream_is_left(void **state)
         struct bench *b = *state;
         struct partition *at;
 
-        at = open_made(b, MADE_AT(OLD, "[0 : 20]"));
+        at = open_made_twice(b, MADE_AT(OLD, "[0 : 20]"));
         assert_int_equal(
                 load_of(b, at, "{\"sequence_number\":\"20\",\"metadata\":\"created=" OLD "\"}", "20"),
                 POLLER_DONE);
         ask_of(b, at, "20", at_number, NULL);
         list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+        ask_of(b, at, "20", at_number, NULL);
+        b->d.poller.discover_by = 0;
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
+        assert_int_equal(b->d.poller.discover_by, made_set.monotonic + 2 * USEC_SEC);
         ask_of(b, at, "20", at_number, NULL);
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
         assert_int_equal(reader_lag(b->d.poller.reader), 2 * 90);
@@ -767,19 +780,22 @@ static void a_checkpoint_says_which_stream_it_is_of(void **state)
 {
         static const struct {
                 const char *listed, *saved, *why, *metadata;
+                const char *described; /* once more, before anything is read */
         } all[] = {
-                { MADE_AT(OLD, "[0 : 90]"), "created=" OLD, NULL, "created=" OLD },
-                { MADE_AT(NEW, "[0 : 90]"), "created=" OLD, anew, "created=" OLD },
-                { MADE_AT(NEW, "[0 : 90]"), "first start created=" OLD, anew, "created=" OLD },
-                { MADE_AT("\"" NEW "\"", "[0 : 90]"), "created=" OLD, anew, "created=" OLD },
+                { MADE_AT(OLD, "[0 : 90]"), "created=" OLD, NULL, "created=" OLD, NULL },
+                { MADE_AT(NEW, "[0 : 90]"), "created=" OLD, anew, "created=" OLD, MADE_AT(NEW, "[0 : 90]") },
+                { MADE_AT(NEW, "[0 : 90]"), "first start created=" OLD, anew, "created=" OLD,
+                  MADE_AT(NEW, "[0 : 90]") },
+                { MADE_AT("\"" NEW "\"", "[0 : 90]"), "created=" OLD, anew, "created=" OLD,
+                  MADE_AT(NEW, "[0 : 90]") },
                 /* the list is older than the checkpoint */
-                { MADE_AT(OLD, "[0 : 90]"), "created=" NEW, NULL, "created=" NEW },
+                { MADE_AT(OLD, "[0 : 90]"), "created=" NEW, NULL, "created=" NEW, MADE_AT(NEW, "[0 : 90]") },
                 /* of an earlier version, or of another client */
-                { MADE_AT(NEW, "[0 : 90]"), "", NULL, "created=" NEW },
-                { MADE_AT(NEW, "[0 : 90]"), "first start", NULL, "created=" NEW },
-                { MADE_AT(NEW, "[0 : 90]"), "created=x", NULL, "created=" NEW },
-                { MADE_AT("null", "[0 : 90]"), "created=" OLD, NULL, "created=" OLD },
-                { MADE_AT("null", "[0 : 90]"), "", NULL, "" },
+                { MADE_AT(NEW, "[0 : 90]"), "", NULL, "created=" NEW, NULL },
+                { MADE_AT(NEW, "[0 : 90]"), "first start", NULL, "created=" NEW, NULL },
+                { MADE_AT(NEW, "[0 : 90]"), "created=x", NULL, "created=" NEW, NULL },
+                { MADE_AT("null", "[0 : 90]"), "created=" OLD, NULL, "created=" OLD, NULL },
+                { MADE_AT("null", "[0 : 90]"), "", NULL, "", NULL },
         };
         struct bench *b = *state;
 
@@ -788,26 +804,30 @@ static void a_checkpoint_says_which_stream_it_is_of(void **state)
                 struct partition *at = open_made(b, all[i].listed);
 
                 buf_printf(&answer, "{\"metadata\":\"%s\",\"sequence_number\":\"20\"}", all[i].saved);
-                assert_int_equal(load_of(b, at, answer.p, "20"), POLLER_DONE);
+                if (all[i].described) {
+                        assert_int_equal(load_of(b, at, answer.p, ""), POLLER_AGAIN);
+                        assert_int_equal(load_of(b, at, all[i].described, "20"), POLLER_DONE);
+                } else
+                        assert_int_equal(load_of(b, at, answer.p, "20"), POLLER_DONE);
+                list_at_once(b, &made_set, all[i].described ? all[i].described : all[i].listed);
                 ask_of(b, at, "20", all[i].why ? "TRIM_HORIZON" : "AT_SEQUENCE_NUMBER", all[i].why);
                 expect_saved(b, at, "20", "20", all[i].metadata);
                 close_first(b);
         }
 }
 
-static void a_list_of_an_earlier_stream_is_believed_if_it_comes_twice(void **state)
+/* Of replicas that are behind, or a service that makes it up: "now", each time. */
+static void another_time_is_believed_if_it_comes_twice(void **state)
 {
         struct bench *b = *state;
         struct partition *at;
 
-        at = open_made(b, MADE_AT(NEW, "[0 : 20]"));
+        at = open_made_twice(b, MADE_AT(NEW, "[0 : 20]"));
         assert_int_equal(load_of(b, at, "{\"sequence_number\":\"20\"}", "20"), POLLER_DONE);
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < 4; i++) {
                 b->d.poller.discover_by = 0;
-                list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
-                assert_int_equal(b->d.poller.discover_by, made_set.monotonic + 2 * USEC_SEC);
-                ask_of(b, at, "20", "starting-sequence-number=20", NULL);
-                list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 20]"));
+                list_at_once(b, &made_set, i % 2 ? MADE_AT(NEW, "[0 : 20]") : MADE_AT(OLD, "[0 : 90]"));
+                assert_int_equal(b->d.poller.discover_by, i < 2 ? made_set.monotonic + 2 * USEC_SEC : 0);
                 ask_of(b, at, "20", "starting-sequence-number=20", NULL);
         }
         list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
@@ -819,13 +839,28 @@ static void a_list_of_an_earlier_stream_is_believed_if_it_comes_twice(void **sta
         close_first(b);
 }
 
+/* The position goes on to be read, with what was saved of it, until two descriptions agree. */
+static void a_time_that_changes_each_time_is_none(void **state)
+{
+        struct bench *b = *state;
+        struct partition *at = open_made(b, MADE_AT("5", "[0 : 90]"));
+
+        assert_int_equal(load_of(b, at, "{\"sequence_number\":\"20\",\"metadata\":\"created=4\"}", ""),
+                         POLLER_AGAIN);
+        assert_int_equal(load_of(b, at, "{\"create_time\":6}", "20"), POLLER_DONE);
+        list_at_once(b, &made_set, MADE_AT("7", "[0 : 90]"));
+        ask_of(b, at, "20", "starting-sequence-number=20", NULL);
+        expect_saved(b, at, "20", "20", "created=4");
+        close_first(b);
+}
+
 /* Both what had no position yet, and what was read to its end and takes nothing more. */
 static void nothing_of_another_stream_was_read(void **state)
 {
         struct bench *b = *state;
         struct partition *at, *closed;
 
-        at = open_made(b, MADE_AT(OLD, "[0 : 90]"));
+        at = open_made_twice(b, MADE_AT(OLD, "[0 : 90]"));
         closed = at->hh.next;
         assert_int_equal(load_of(b, at, "{\"sequence_number\":\"-1\"}", ""), POLLER_DONE);
         assert_int_equal(load_of(b, closed, "{\"sequence_number\":\"90\"}", "90"), POLLER_DONE);
@@ -835,6 +870,7 @@ static void nothing_of_another_stream_was_read(void **state)
         dis_ops.left(&b->d.poller, closed);
         list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
         assert_false(closed->found);
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 60]"));
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 60]"));
         assert_int_equal(closed->end, -1);
         assert_true(closed->late); /* whatever startPosition says */
@@ -988,8 +1024,8 @@ int main(void)
                                                 setup, teardown),
                 cmocka_unit_test_setup_teardown(a_position_in_another_stream_is_left, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_checkpoint_says_which_stream_it_is_of, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_list_of_an_earlier_stream_is_believed_if_it_comes_twice,
-                                                setup, teardown),
+                cmocka_unit_test_setup_teardown(a_time_that_changes_each_time_is_none, setup, teardown),
+                cmocka_unit_test_setup_teardown(another_time_is_believed_if_it_comes_twice, setup, teardown),
                 cmocka_unit_test_setup_teardown(nothing_of_another_stream_was_read, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_app_may_have_no_states, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_first_start_saves_the_end_of_each_the_first_one_last,

@@ -4,6 +4,13 @@
 
 enum { PARTITIONS_MOST = 10000, LIST_MOST = 500 };
 
+void dis_ask_for_stream(const struct dis *d, struct cloud_request *q, int partitions)
+{
+        buf_printf(&q->path, "/v2/{project_id}/streams/%s", d->spec->stream);
+        buf_printf(&q->what, "stream %s", d->spec->stream);
+        poller_query_int(q, "limit_partitions", partitions);
+}
+
 void dis_discover(struct poller *p, struct cloud_request *q)
 {
         struct dis *d = dis_of(p);
@@ -12,8 +19,7 @@ void dis_discover(struct poller *p, struct cloud_request *q)
                 dis_first_ask(d, q);
                 return;
         }
-        buf_printf(&q->path, "/v2/{project_id}/streams/%s", d->spec->stream);
-        buf_printf(&q->what, "stream %s", d->spec->stream);
+        dis_ask_for_stream(d, q, LIST_MOST);
         if (*d->after)
                 poller_query(q, "start_partitionId", str_of(d->after));
         else {
@@ -21,7 +27,6 @@ void dis_discover(struct poller *p, struct cloud_request *q)
                 d->described = 0;
         }
         d->listing_at = now_of(p);
-        poller_query_int(q, "limit_partitions", LIST_MOST);
 }
 
 bool dis_read_name(struct json_value id, char out[DIS_NAME_MOST + 1])
@@ -93,7 +98,8 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
         at->ahead = -1;
         at->load = LOAD_CHECKPOINT;
         at->make_app = at->by_time = at->reset = at->found = false;
-        at->empty_since = at->empty = at->another = 0;
+        at->empty_since = at->empty = 0;
+        at->another = false;
         cursor_drop(at);
         if (reader_add(d->poller.reader, str_of(at->name), at, &at->track, &why) == 0) {
                 at->added = true;
@@ -221,15 +227,24 @@ static const struct json_member stream_members[] = {
 };
 static const struct json_object stream_object = JSON_OBJECT("the answer", stream_members);
 
+int dis_read_created(struct dis *d, struct str body, struct error *err)
+{
+        struct stream stream;
+
+        if (read_answer(body, &stream_object, &stream, err) < 0)
+                return -1;
+        dis_told_created(d, MAX_OF(dis_sequence_of(stream.created), (int64_t)0));
+        return 0;
+}
+
 static enum poller_step listed(struct dis *d, struct str body, struct error *err)
 {
         struct listing l = { .d = d };
-        struct stream stream;
         char before[DIS_NAME_MOST + 1];
 
         (void)snprintf(before, sizeof(before), "%s", d->after);
-        if (read_answer(body, &stream_object, &stream, err) == 0)
-                d->created = MAX_OF(dis_sequence_of(stream.created), (int64_t)0);
+        if (!*before && dis_read_created(d, body, err) < 0)
+                return POLLER_FAILED;
         if (read_answer(body, &listing_object, &l, err) < 0) {
                 *d->after = 0; /* what was not read is not passed by */
                 return POLLER_FAILED;

@@ -10,7 +10,7 @@
 
 enum { DIS_NAME_MOST = 64 };
 
-enum load_step { LOAD_CHECKPOINT, LOAD_APP };
+enum load_step { LOAD_CHECKPOINT, LOAD_APP, LOAD_STREAM };
 
 /* Known until the source is closed, whether it is a track now or not. */
 struct partition {
@@ -36,7 +36,7 @@ struct partition {
         unsigned beyond;   /* lists in a row by which it lies beyond the end, asked for since */
         int64_t of;        /* when the stream was created that the position is of; ms, 0: unknown */
         int64_t first_of;  /* of marks that do not say it: as it was when the partition was added */
-        unsigned another;  /* lists in a row by which the stream is another one now */
+        bool another;      /* the stream is another one now */
         int64_t ahead;     /* an answer began there instead, and was not taken; -1: none did */
         usec described_at; /* when the list was asked for that described it */
         /* Answers without records in a row: when the first came, on both clocks (0: the last one had some),
@@ -58,10 +58,13 @@ struct dis {
         char after[DIS_NAME_MOST + 1]; /* the last partition of the list so far */
         bool listed;                   /* the whole list was seen once */
         usec listing_at;               /* when the list was asked for, or its part */
-        int64_t created;               /* the stream, as the last list says; ms, 0: it does not */
-        unsigned described;            /* partitions, by the list so far */
-        const struct partition *held;  /* the one that the status names as held up; NULL: none */
-        bool unsettled;                /* a partition had no range, while the stream is rescaled */
+        int64_t told_created; /* when the stream was created, as it was described last; ms, 0: not told */
+        int64_t created;      /* the same, as the first description said, and then two in a row; 0: unknown */
+        bool proven;          /* the last two agreed */
+        unsigned disagreed;   /* descriptions in a row, each of which said something else */
+        unsigned described;   /* partitions, by the list so far */
+        const struct partition *held; /* the one that the status names as held up; NULL: none */
+        bool unsettled;               /* a partition had no range, while the stream is rescaled */
 };
 
 static inline struct dis *dis_of(const struct poller *p) { return CONTAINER_OF(p, struct dis, poller); }
@@ -111,6 +114,8 @@ int64_t dis_position(const struct partition *, struct str mark);
 void dis_write_metadata(int64_t created, struct buf *);
 int64_t dis_read_metadata(struct str);
 struct str dis_metadata_of(struct json_value); /* of any checkpoint, without what the first start adds */
+/* The stream was described: when it was created, as it says. */
+void dis_told_created(struct dis *, int64_t);
 /* Does the partition stand in another stream than the one that is described, or beyond its end? */
 void dis_look_again(struct dis *, struct partition *);
 void dis_look_beyond(struct dis *, struct partition *, bool has_range);
@@ -128,6 +133,8 @@ void dis_first_ask(struct dis *, struct cloud_request *);
 enum poller_step dis_first_answered(struct dis *, struct str body, struct error *);
 enum poller_step dis_first_refused(struct dis *, const struct cloud_error *);
 /* What several of them ask for, and how answers are read. */
+void dis_ask_for_stream(const struct dis *, struct cloud_request *, int partitions);
+int dis_read_created(struct dis *, struct str body, struct error *);
 void dis_ask_for_app(const struct dis *, struct cloud_request *);
 void dis_ask_for_checkpoint(const struct dis *, const struct partition *, struct cloud_request *);
 void dis_ask_to_save(const struct dis *, const struct partition *, struct str number, struct str metadata,
