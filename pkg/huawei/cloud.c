@@ -302,11 +302,12 @@ static bool correct_clock(struct cloud *c, const struct http_request *done)
         return true;
 }
 
-/* Access key, secret key and token are files, one of which may be new at each attempt. */
-enum { RENEWALS_OF_FILES = 4 };
+/* Keys of files are replaced one by one, up to three of them. More in one call are no renewal, but files that
+ * change as fast as calls are refused: these would follow each other without a pause. */
+enum { RENEWALS_MOST = 3 };
 
-/* Sends the call again after correcting what was wrong, once for each reason; with keys of files a few times,
- * if these say others, or may soon. */
+/* Sends the call again after correcting what was wrong, once for each reason; with keys of files as often as
+ * these may say others. */
 static bool put_right(struct cloud *c, struct cloud_call *call, const struct http_request *done, usec now)
 {
         if (call->refusal.verdict != CLOUD_RENEW_CREDENTIALS || !(call->raw ? call->raw->is_signed : true))
@@ -315,7 +316,7 @@ static bool put_right(struct cloud *c, struct cloud_call *call, const struct htt
                 call->corrected = true;
                 return true;
         }
-        if (!call->raw && call->renewals < (call->account->keyring->temporary ? 1 : RENEWALS_OF_FILES) &&
+        if (!call->raw && call->renewals < (call->account->keyring->temporary ? 1 : RENEWALS_MOST) &&
             credentials_refused(call->account->keyring->credentials, call->keys, now)) {
                 keyring_due(call->account->keyring, now);
                 call->renewals++;
