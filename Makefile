@@ -255,7 +255,7 @@ fuzz: ## run each target of fuzz/ for SECONDS (10), under ASan and UBSan, built 
 
 $(BUILD)/bench-%: bench/%.c Makefile
 	$(call say,CC,$<)
-	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(warnings) -o $@ $< -lnghttp2 -lssl -lcrypto
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(warnings) -o $@ $< -lnghttp2 -lssl -lcrypto -lrdkafka
 
 bench-programs: $(BUILD)/bench-sink $(BUILD)/bench-load
 	@for name in sink load; do ln -sfn $(patsubst build/%,%,$(BUILD))/bench-$$name build/bench-$$name; done

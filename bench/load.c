@@ -4,13 +4,18 @@
  * came due meanwhile. HTTP/1.1, plain or TLS, one thread. It trusts its peer.
  *
  * Usage: load --port=N [--connections=64] [--rate=N] [--seconds=5] [--size=1024] [--path=/] [--tls] [--hold]
+ *             [--topic=NAME --kafka=HOST:PORT --records=N]
  * Prints its results as one line of JSON.
+ *   --topic   what a consumer written by hand does, and no more: each request's body ends with a record of
+ * the topic, as it is, and is filled up to --size; ends after so many records. librdkafka's defaults, a group
+ * of its own, the position stored when a record is taken and committed every five seconds
  *   --hold    opens the connections, prints "open N" and waits for SIGUSR1; then each makes one request, at
  * most --rate of them at once (64) */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <librdkafka/rdkafka.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -21,13 +26,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { READ_SPACE = 262144, LATENCIES_MOST = 8 << 20, STATUS_MOST = 600 };
+enum { READ_SPACE = 262144, LATENCIES_MOST = 8 << 20, STATUS_MOST = 600, RECORDS_MOST = 64 };
 
 struct connection {
         int fd;
@@ -45,7 +51,8 @@ struct latencies {
 static struct {
         int port, connections, size;
         double rate, seconds;
-        const char *path;
+        const char *path, *topic, *kafka;
+        long records;
         bool tls, hold;
 } options = { .connections = 64, .seconds = 5, .size = 1024, .path = "/" };
 static struct connection *connections;
@@ -57,6 +64,13 @@ static size_t request_n;
 static char space[READ_SPACE + 1];
 static struct latencies good, refused; /* 2xx; 429 and 503 */
 static uint64_t statuses[STATUS_MOST], sent, answered, lost, reconnected;
+static struct {
+        rd_kafka_t *client;
+        rd_kafka_queue_t *queue;
+        rd_kafka_message_t *records[RECORDS_MOST]; /* taken, and not yet sent: from next on */
+        ssize_t n, next;
+        int wake;
+} topic;
 
 static uint64_t now_ns(void)
 {
@@ -234,8 +248,93 @@ static void wait_and_receive(uint64_t ns)
         int n = epoll_pwait2(poller, events, 512, ns == UINT64_MAX ? NULL : &t, NULL);
 
         for (int i = 0; i < n; i++)
-                receive(events[i].data.ptr);
+                if (events[i].data.ptr) /* not that records have come */
+                        receive(events[i].data.ptr);
 }
+
+/* ---- records of a topic ------------------------------------------------- */
+
+static void set(rd_kafka_conf_t *conf, const char *name, const char *value)
+{
+        char why[256];
+
+        if (rd_kafka_conf_set(conf, name, value, why, sizeof(why)) != RD_KAFKA_CONF_OK) {
+                (void)fprintf(stderr, "load: %s\n", why);
+                exit(1);
+        }
+}
+
+static void subscribe(void)
+{
+        rd_kafka_conf_t *conf = rd_kafka_conf_new();
+        rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
+        char group[64], why[256];
+
+        (void)snprintf(group, sizeof(group), "load-%d-%lu", getpid(), now_ns());
+        set(conf, "bootstrap.servers", options.kafka);
+        set(conf, "group.id", group);
+        set(conf, "auto.offset.reset", "earliest");
+        (void)prctl(PR_SET_TIMERSLACK, 2000000UL); /* librdkafka's threads inherit it */
+        topic.client = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
+        if (!topic.client) {
+                (void)fprintf(stderr, "load: %s\n", why);
+                exit(1);
+        }
+        (void)rd_kafka_poll_set_consumer(topic.client);
+        (void)rd_kafka_topic_partition_list_add(topics, options.topic, RD_KAFKA_PARTITION_UA);
+        if (rd_kafka_subscribe(topic.client, topics))
+                die("subscribe");
+        rd_kafka_topic_partition_list_destroy(topics);
+        topic.queue = rd_kafka_queue_get_consumer(topic.client);
+        topic.wake = eventfd(0, EFD_NONBLOCK);
+        rd_kafka_queue_io_event_enable(topic.queue, topic.wake, &(uint64_t){ 1 }, sizeof(uint64_t));
+        (void)epoll_ctl(poller, EPOLL_CTL_ADD, topic.wake, &(struct epoll_event){ .events = EPOLLIN });
+}
+
+/* Puts the next record at the end of the request. */
+static bool take_record(void)
+{
+        rd_kafka_message_t *m;
+
+        if (topic.next == topic.n) {
+                uint64_t n;
+
+                (void)read(topic.wake, &n, sizeof(n));
+                topic.next = 0;
+                topic.n = rd_kafka_consume_batch_queue(topic.queue, 0, topic.records, RECORDS_MOST);
+                if (topic.n <= 0) {
+                        topic.n = 0;
+                        return false;
+                }
+        }
+        m = topic.records[topic.next++];
+        if (m->err || m->len > (size_t)options.size) {
+                (void)fprintf(stderr, "load: a record of %zu bytes: %s\n", m->len, rd_kafka_err2str(m->err));
+                exit(1);
+        }
+        memcpy(request + request_n - m->len, m->payload, m->len);
+        rd_kafka_message_destroy(m);
+        return true;
+}
+
+static void consume(void)
+{
+        subscribe();
+        while (sent < (uint64_t)options.records) {
+                while (idle_n && sent < (uint64_t)options.records && take_record())
+                        send_one(now_ns());
+                wait_and_receive(UINT64_MAX);
+        }
+}
+
+static void end_topic(void)
+{
+        (void)rd_kafka_consumer_close(topic.client);
+        rd_kafka_queue_destroy(topic.queue);
+        rd_kafka_destroy(topic.client);
+}
+
+/* ---- loops -------------------------------------------------------------- */
 
 static void closed_loop(uint64_t start)
 {
@@ -336,15 +435,12 @@ static void print_results(double seconds)
 }
 
 static const struct option known[] = {
-        { "port", required_argument, NULL, 'p' },
-        { "connections", required_argument, NULL, 'c' },
-        { "rate", required_argument, NULL, 'r' },
-        { "seconds", required_argument, NULL, 's' },
-        { "size", required_argument, NULL, 'n' },
-        { "path", required_argument, NULL, 'u' },
-        { "tls", no_argument, NULL, 't' },
-        { "hold", no_argument, NULL, 'h' },
-        { 0 },
+        { "port", required_argument, NULL, 'p' },    { "connections", required_argument, NULL, 'c' },
+        { "rate", required_argument, NULL, 'r' },    { "seconds", required_argument, NULL, 's' },
+        { "size", required_argument, NULL, 'n' },    { "path", required_argument, NULL, 'u' },
+        { "tls", no_argument, NULL, 't' },           { "hold", no_argument, NULL, 'h' },
+        { "topic", required_argument, NULL, 'k' },   { "kafka", required_argument, NULL, 'b' },
+        { "records", required_argument, NULL, 'm' }, { 0 },
 };
 
 static bool parse_options(int argc, char **argv)
@@ -361,10 +457,14 @@ static bool parse_options(int argc, char **argv)
                 case 'u': options.path = optarg; break;
                 case 't': options.tls = true; break;
                 case 'h': options.hold = true; break;
+                case 'k': options.topic = optarg; break;
+                case 'b': options.kafka = optarg; break;
+                case 'm': options.records = atol(optarg); break;
                 default: return false;
                 }
         }
-        return optind == argc && options.port > 0 && options.connections > 0 && options.size >= 0;
+        return optind == argc && options.port > 0 && options.connections > 0 && options.size >= 0 &&
+               !options.topic == !options.kafka && !options.topic == (options.records <= 0);
 }
 
 static void set_up(void)
@@ -401,14 +501,17 @@ int main(int argc, char **argv)
 
         if (!parse_options(argc, argv)) {
                 (void)fprintf(stderr, "usage: load --port=N [--connections=64] [--rate=N] [--seconds=5] "
-                                      "[--size=1024] [--path=/] [--tls] [--hold]\n");
+                                      "[--size=1024] [--path=/] [--tls] [--hold] "
+                                      "[--topic=NAME --kafka=HOST:PORT --records=N]\n");
                 return 2;
         }
         set_up();
         for (int i = 0; i < options.connections; i++)
                 connect_one(&connections[i]);
         start = now_ns();
-        if (options.hold)
+        if (options.topic)
+                consume();
+        else if (options.hold)
                 hold();
         else if (options.rate > 0)
                 open_loop(start);
@@ -417,6 +520,8 @@ int main(int argc, char **argv)
         double seconds = (double)(now_ns() - start) / 1e9;
 
         finish(10ULL * 1000000000);
+        if (options.topic)
+                end_topic();
         print_results(seconds);
         return 0;
 }

@@ -2,7 +2,6 @@
 
 import base64
 import collections
-import json
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ import signal
 import yaml
 from harness.cluster import SCRIPTS
 from harness.process import run, wait_until
+from harness.sluice import FunctionClient
 
 RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
 RESTRICTED_CONTAINER = {
@@ -20,8 +20,10 @@ RESTRICTED_CONTAINER = {
 }
 
 
-class Function:
+class Function(FunctionClient):
     """`sluice display` as a Deployment and a Service of a namespace."""
+
+    patience = 60
 
     def __init__(self, cluster, namespace, image, name="function", options=()):
         self.cluster, self.namespace, self.name = cluster, namespace, name
@@ -62,7 +64,7 @@ class Function:
             },
         }
 
-    def ask(self, path, method="GET"):
+    def ask(self, path, data=None):
         pod = self.cluster.items("pods", "-l", f"app={self.name}", namespace=self.namespace)[0]
         return self.cluster.run(
             "curl",
@@ -70,37 +72,14 @@ class Function:
             "--fail",
             "--max-time",
             "20",
-            "-X",
-            method,
+            *([] if data is None else ["--data-binary", "@-"]),
             f"http://{pod['status']['podIP']}:8080{path}",
+            input=None if data is None else data.decode(),
         ).stdout
-
-    def behave(self, **how):
-        self.ask("/-/behave?" + "&".join(f"{k}={v}" for k, v in how.items()), "POST")
-
-    def events(self, accepted=True):
-        found = []
-        while True:
-            page = json.loads(self.ask(f"/-/events?after={found[-1]['number'] if found else 0}"))["events"]
-            if not page:
-                return [e for e in found if e["status"] == 200] if accepted else found
-            found += page
-
-    def accepted(self):
-        return json.loads(self.ask("/-/events?after=1000000000"))["accepted"]
 
     def of(self, topic):
         """The accepted events of a topic."""
         return [e for e in self.events() if e["id"].startswith(f"{topic}/")]
-
-    def wait_for(self, count, timeout=60):
-        wait_until(
-            f"{count} accepted events",
-            lambda: self.accepted() >= count,
-            timeout,
-            poll=0.2,
-            explain=lambda: f"accepted: {self.accepted()}",
-        )
 
 
 class Caller:

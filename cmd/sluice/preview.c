@@ -39,8 +39,9 @@ static int print_runs(const struct preview *p)
         struct error err;
         struct cron cron;
 
-        if (p->after && !time_parse(str_of(p->after), &at))
-                return usage_error("preview", "--after wants a time such as 2026-01-31T08:00:00Z");
+        if (p->after && (!time_parse(str_of(p->after), &at) || at < 0))
+                return usage_error("preview",
+                                   "--after wants a time since 1970, such as 2026-01-31T08:00:00Z");
         if (timer_schedule(spec, &cron, &zone, &err) < 0)
                 return complain(&err);
         for (int64_t i = 0; i < p->count; i++) {

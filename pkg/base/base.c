@@ -141,38 +141,6 @@ bool str_is_text(struct str s)
         return str_is_utf8(s);
 }
 
-/* How many bytes such a character has; 0: it is another. U+0080 to U+009F are controls as those of ASCII are.
- */
-static size_t steers(const unsigned char *c)
-{
-        static const char *const others[] = { "\u061c", "\u200e", "\u200f", "\u2028", "\u2029",
-                                              "\u202a", "\u202b", "\u202c", "\u202d", "\u202e",
-                                              "\u2066", "\u2067", "\u2068", "\u2069" };
-
-        if (c[0] < 0x80)
-                return c[0] < 0x20 || c[0] == 0x7f;
-        if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)
-                return 2;
-        for (size_t i = 0; i < COUNT_OF(others); i++)
-                if (strncmp((const char *)c, others[i], strlen(others[i])) == 0)
-                        return strlen(others[i]);
-        return 0;
-}
-
-void text_plain(char *text)
-{
-        const char *from = text;
-        char *to = text;
-
-        while (*from) {
-                size_t n = steers((const unsigned char *)from);
-
-                *to++ = n ? ' ' : *from;
-                from += n ? n : 1;
-        }
-        *to = 0;
-}
-
 /* Edit distance with transpositions, given up above most. */
 static size_t distance(struct str a, struct str b, size_t most)
 {
@@ -197,6 +165,44 @@ static size_t distance(struct str a, struct str b, size_t most)
                 }
         }
         return rows[a.n % 3][b.n];
+}
+
+static bool is_control(unsigned char c) { return c < 0x20 || (c >= 0x7f && c < 0xa0); }
+
+/* Marks, embeddings, overrides and isolates of direction, and the separators of lines and paragraphs. */
+static bool turns(struct str c)
+{
+        static const char *const all[] = { "\u061c", "\u200e", "\u200f", "\u2028", "\u2029",
+                                           "\u202a", "\u202b", "\u202c", "\u202d", "\u202e",
+                                           "\u2066", "\u2067", "\u2068", "\u2069" };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++)
+                if (str_is(c, all[i]))
+                        return true;
+        return false;
+}
+
+void text_make_plain(char *text)
+{
+        const char *p = text, *end = text + strlen(text);
+        char *to = text;
+
+        while (p < end) {
+                size_t n = utf8_sequence(p, (size_t)(end - p));
+                bool two = n == 2 && (unsigned char)p[0] == 0xc2; /* U+0080 to U+00BF */
+
+                if ((two ? is_control((unsigned char)p[1]) : n < 2 && is_control((unsigned char)*p)) ||
+                    (n > 1 && turns((struct str){ p, n }))) {
+                        *to++ = ' ';
+                        p += n ? n : 1;
+                        continue;
+                }
+                n = n ? n : 1;
+                memmove(to, p, n);
+                to += n;
+                p += n;
+        }
+        *to = 0;
 }
 
 const char *nearest_name(struct str name, const char *const *candidates, size_t n)

@@ -1,5 +1,6 @@
 #include "base/base.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -226,6 +227,23 @@ static void nearest_name_guesses_well(void **state UNUSED)
         assert_null(nearest_name(STR(""), two, COUNT_OF(two)));
 }
 
+static void errors_command_no_terminal(void **state UNUSED)
+{
+        char plain[] = "\xc3\xa4\xe2\x82\xac \xf0\x9f\x98\x80 \xc2\xa0";
+        struct error err;
+
+        (void)error_set(&err, ERROR_REFUSED, "%s",
+                        "\033[2Jred\r\nlevel=info\t\x7f\xc2\x9b"
+                        "31m\x9b\xe9\xc2");
+        assert_string_equal(err.text, " [2Jred  level=info   31m \xe9\xc2");
+        (void)error_wrap(&err, "\a%s", "open");
+        assert_string_equal(err.text, " open:  [2Jred  level=info   31m \xe9\xc2");
+        (void)error_errno(&err, ENOENT, "open \033c");
+        assert_string_equal(err.text, "open  c: No such file or directory");
+        text_make_plain(plain);
+        assert_string_equal(plain, "\xc3\xa4\xe2\x82\xac \xf0\x9f\x98\x80 \xc2\xa0");
+}
+
 static void errors_are_cut_not_overrun(void **state UNUSED)
 {
         struct {
@@ -293,7 +311,7 @@ static void a_text_of_others_is_one_line(void **state UNUSED)
                 char text[64];
 
                 (void)snprintf(text, sizeof(text), "%s", table[i].text);
-                text_plain(text);
+                text_make_plain(text);
                 assert_string_equal(text, table[i].plain);
         }
 }
@@ -310,6 +328,7 @@ int main(void)
                 cmocka_unit_test(utf8_knows_every_code_point),
                 cmocka_unit_test(nearest_name_guesses_well),
                 cmocka_unit_test(errors_are_cut_not_overrun),
+                cmocka_unit_test(errors_command_no_terminal),
                 cmocka_unit_test(every_error_kind_has_a_name),
         };
         return cmocka_run_group_tests_name("base", tests, NULL, NULL);

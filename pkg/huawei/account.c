@@ -136,7 +136,7 @@ static void on_keys(struct cloud_call *call, usec now)
         if (call->answer.p)
                 explicit_bzero(call->answer.p, call->answer.n);
         cloud_call_resume(&k->waiting);
-        keyring_plan(k, credentials_deadline(k->credentials, now, wall));
+        keyring_due(k, now);
         loop_ready(k->cloud->config.loop, &k->cloud->task);
 }
 
@@ -145,8 +145,13 @@ void keyring_plan(struct keyring *k, usec at)
         struct heap *h = &k->cloud->renewals;
 
         heap_remove(h, &k->renewal);
-        if (k->temporary && at < USEC_NEVER)
+        if (at < USEC_NEVER)
                 (void)!heap_insert(h, &k->renewal, at); /* memory was reserved for each */
+}
+
+void keyring_due(struct keyring *k, usec now)
+{
+        keyring_plan(k, credentials_deadline(k->credentials, now, cloud_wall(k->cloud)));
 }
 
 void keyring_turn(struct keyring *k, usec now)
@@ -154,9 +159,9 @@ void keyring_turn(struct keyring *k, usec now)
         struct cloud_call *call = k->call;
 
         if (!credentials_next(k->credentials, now, cloud_wall(k->cloud), &k->request)) {
-                if (call->request.state != REQUEST_BUSY)
+                if (!call || call->request.state != REQUEST_BUSY)
                         cloud_call_resume(&k->waiting); /* a token can't be read: the waiting calls fail with
-                                                           the reason */
+                                                           the reason; keys of files are looked at again */
                 return;
         }
         call->raw = &k->request;
@@ -272,7 +277,7 @@ static int keyring_acquire(struct cloud *c, const struct cloud_account_config *c
                 (void)keyring_release(k);
                 return -1;
         }
-        keyring_plan(k, clock_monotonic(c->config.clock));
+        keyring_due(k, clock_monotonic(c->config.clock));
         *out = k;
         return 0;
 }

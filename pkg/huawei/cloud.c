@@ -161,6 +161,7 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         call->access.max = HEADERS_MOST;
         buf_reset(&call->access);
         buf_str(&call->access, o->keys.access);
+        call->keys = o->keys.version;
         if (o->path.failed || o->target.failed || o->headers.failed || call->message.failed ||
             call->access.failed)
                 return error_memory(err);
@@ -172,6 +173,13 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         q->path = buf_view(&o->target);
         q->headers = buf_view(&o->headers);
         return http_submit(&c->http, q, err);
+}
+
+/* What another attempt was answered is not what became of the call. */
+static void forget_answer(struct cloud_call *call)
+{
+        call->refusal = (struct cloud_error){ 0 };
+        call->status = 0;
 }
 
 /* Gets the keys of a call that is signed. false: it waits for them, or has failed. */
@@ -192,9 +200,11 @@ static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing 
                 return true;
         if (err.kind == ERROR_CANCELLED) {
                 list_append(&call->account->keyring->waiting, &call->node);
-                keyring_plan(call->account->keyring, now);
-        } else
+                keyring_due(call->account->keyring, now);
+        } else {
+                forget_answer(call);
                 cloud_call_fail(call, &err, now);
+        }
         return false;
 }
 
@@ -213,6 +223,7 @@ static bool try_to_send(struct cloud *c, struct cloud_call *call, usec now)
                 call->place = CONTAINER_OF(call->raw, struct keyring, request)->place;
         else
                 r = place_of(call->account, call->service, &call->place, &err);
+        forget_answer(call);
         if (call->raw || r == 0)
                 r = place_open(c, call->place, &err);
         if (r == 0)
@@ -291,7 +302,8 @@ static bool correct_clock(struct cloud *c, const struct http_request *done)
         return true;
 }
 
-/* Sends the call again after correcting what was wrong, once for each reason. */
+/* Sends the call again after correcting what was wrong, once for each reason; with keys of files whenever
+ * these say others, or may soon. */
 static bool put_right(struct cloud *c, struct cloud_call *call, const struct http_request *done, usec now)
 {
         if (call->refusal.verdict != CLOUD_RENEW_CREDENTIALS || !(call->raw ? call->raw->is_signed : true))
@@ -300,9 +312,9 @@ static bool put_right(struct cloud *c, struct cloud_call *call, const struct htt
                 call->corrected = true;
                 return true;
         }
-        if (!call->raw && !call->renewed &&
-            credentials_refused(call->account->keyring->credentials, buf_view(&call->access), now)) {
-                keyring_plan(call->account->keyring, now);
+        if (!call->raw && (!call->renewed || !call->account->keyring->temporary) &&
+            credentials_refused(call->account->keyring->credentials, call->keys, now)) {
+                keyring_due(call->account->keyring, now);
                 call->renewed = true;
                 return true;
         }
@@ -392,6 +404,11 @@ static void time_out(struct cloud *c, usec now)
                 struct error err;
 
                 heap_remove(&c->deadlines, n);
+                if (call->refusal.verdict != CLOUD_DONE) { /* it waits for other keys */
+                        (void)refusal_error(&call->refusal, call->what ? call->what : "call", &err);
+                        cloud_call_fail(call, &err, now);
+                        continue;
+                }
                 (void)error_set(&err, ERROR_TIMEOUT, "%s within %lld ms",
                                 request_idle(&call->http.request) ? "it could not be sent" : "no answer",
                                 (long long)((call->timeout ? call->timeout : TIMEOUT) / USEC_MSEC));
@@ -442,8 +459,7 @@ void cloud_call_begin(struct cloud *c, struct cloud_call *call)
         usec now = clock_monotonic(c->config.clock);
 
         request_begin(&call->request);
-        call->refusal = (struct cloud_error){ 0 };
-        call->status = 0;
+        forget_answer(call);
         call->hosts_tried = 0;
         call->renewed = call->corrected = false;
         if (!heap_insert(&c->deadlines, &call->deadline, now + (call->timeout ? call->timeout : TIMEOUT))) {

@@ -73,6 +73,7 @@ struct cloud_call {
         struct cloud_place *place;
         void (*own)(struct cloud_call *, usec now);
         const struct credentials_request *raw;
+        uint64_t keys; /* their version */
         uint8_t hosts_tried;
         bool renewed, corrected;
 };

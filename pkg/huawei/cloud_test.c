@@ -32,7 +32,8 @@ static int read_keys(void *cookie UNUSED, struct buf *access, struct buf *secret
         if (!access_now)
                 return error_set(err, ERROR_NOT_FOUND, "Secret cloud is missing");
         buf_text(access, access_now);
-        buf_text(secret, secret_now);
+        if (secret_now)
+                buf_text(secret, secret_now);
         return 0;
 }
 
@@ -224,16 +225,126 @@ static void keys_that_changed_are_used_within_the_call(void **state UNUSED)
         answer(401, "{\"error_code\":\"APIGW.0301\"}");
         assert_int_equal(wire.n, 2);
         assert_non_null(strstr(last()->headers, "Access=AKROTATED, "));
+        answer(200, "[]");
+        assert_false(request_failed(&call.request));
+        secret_now = "SKROTATED"; /* the same key, and another secret */
+        start();
+        answer(200, "[]");
+        start();
+        secret_now = "SKAGAIN";
+        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        assert_int_equal(wire.n, 5);
+        answer(200, "[]");
+        assert_false(request_failed(&call.request));
+}
+
+static void pass(usec time)
+{
+        set.monotonic += time;
+        set.wall += time;
+        turn();
+}
+
+static void half_a_pair_of_new_keys_is_no_failure(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+        struct cloud_call other;
+
+        begin(&config, NULL);
+        start();
+        answer(200, "[]");
+        access_now = "AKROTATED";
+        start();
+        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        /* Neither this call nor another one is made with what was refused. */
+        other = (struct cloud_call){
+                .account = account, .service = "dis", .method = "GET", .path = STR("/")
+        };
+        cloud_start(&other);
+        for (int i = 0; i < 5; i++)
+                pass(USEC_SEC / 10);
+        assert_int_equal(wire.n, 2);
+        assert_int_equal(call.request.state, REQUEST_BUSY);
+        secret_now = NULL; /* its file is being written */
+        pass(USEC_SEC / 10);
+        assert_int_equal(wire.n, 2);
+        secret_now = "SKROTATED";
+        pass(USEC_SEC / 10);
+        assert_int_equal(wire.n, 4);
+        answer_to(&calls[2], 200, "", 0, "[]");
+        answer_to(&calls[3], 200, "", 0, "[]");
+        assert_false(request_failed(&call.request) || request_failed(&other.request));
+        cloud_call_done(&other);
+        assert_int_equal(call.request.state, REQUEST_DONE);
+}
+
+static void new_keys_that_are_wrong_are_told_soon(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+        usec began;
+
+        begin(&config, NULL);
+        start();
+        answer(200, "[]");
+        access_now = "AKWRONG";
+        start();
+        began = set.monotonic;
+        answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
+        while (wire.n == 2)
+                pass(USEC_SEC / 100);
+        assert_int_equal(set.monotonic - began, 3 * USEC_SEC);
         answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
         assert_int_equal(call.request.state, REQUEST_DONE);
+        assert_int_equal(call.status, 401);
         assert_string_equal(
                 call.request.error.text,
                 "consume: 401 APIGW.0301: no (the access key is unknown, revoked, expired or does "
                 "not fit the secret key)");
+        /* Nothing has changed since: the next one is told at once. */
+        start();
+        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        assert_int_equal(wire.n, 4);
+}
+
+static void a_call_whose_time_ends_while_keys_change_says_what_it_was_told(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+
+        begin(&config, NULL);
+        start();
+        answer(200, "[]");
+        call.timeout = USEC_SEC;
+        access_now = "AKWRONG";
+        start();
+        answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
+        pass(USEC_SEC);
+        assert_int_equal(wire.n, 2);
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        assert_int_equal(call.request.error.kind, ERROR_UNAUTHORIZED);
+}
+
+static void keys_that_are_taken_away_are_told_soon(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+
+        begin(&config, NULL);
+        access_now = NULL; /* there never were any */
+        start();
+        assert_string_equal(call.request.error.text, "Secret cloud is missing");
+        access_now = "AKEXAMPLE";
+        start();
+        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        assert_int_equal(call.request.state, REQUEST_DONE); /* the first ones are no change */
         access_now = NULL;
         start();
-        assert_int_equal(wire.n, 2);
+        assert_int_equal(call.request.state, REQUEST_BUSY);
+        for (int i = 0; i < 30; i++)
+                pass(USEC_SEC / 10);
+        assert_int_equal(wire.n, 1);
+        assert_int_equal(call.request.state, REQUEST_DONE);
         assert_string_equal(call.request.error.text, "Secret cloud is missing");
+        assert_int_equal(call.refusal.verdict, CLOUD_DONE);
 }
 
 #define KEYS(n)                                                                                              \
@@ -326,6 +437,43 @@ static void keys_that_cannot_be_had_fail_the_call_in_words(void **state UNUSED)
         assert_int_equal(wire.n, 3);
         assert_non_null(strstr(last()->headers, "Access=AK1, "));
         answer(200, "[]");
+}
+
+static void half_a_pair_that_asks_for_an_agency_s_keys_is_no_failure(void **state UNUSED)
+{
+        struct cloud_account_config config = { .region = "cn-north-4",
+                                               .project = "p1",
+                                               .credentials = { .kind = CREDENTIALS_AGENCY,
+                                                                .read = read_keys,
+                                                                .agency = "reader",
+                                                                .domain = "example" } };
+
+        for (int is_wrong = 0; is_wrong < 2; is_wrong++) {
+                begin(&config, NULL);
+                start();
+                answer(201, KEYS("1"));
+                answer(200, "[]");
+                start();
+                access_now = "AKROTATED";
+                answer(401, "{\"error_code\":\"APIGW.0301\"}"); /* the agency's keys, in the service */
+                assert_int_equal(wire.n, 4);
+                assert_non_null(strstr(last()->headers, "Access=AKROTATED, "));
+                answer(401, "{\"error_code\":\"APIGW.0301\"}"); /* and what asks for others, in IAM */
+                pass(USEC_SEC);
+                assert_int_equal(wire.n, 4);
+                assert_int_equal(call.request.state, REQUEST_BUSY);
+                secret_now = is_wrong ? secret_now : "SKROTATED";
+                pass(2 * USEC_SEC);
+                assert_int_equal(wire.n, 5);
+                answer(is_wrong ? 401 : 201, is_wrong ? "{\"error_code\":\"APIGW.0301\"}" : KEYS("2"));
+                if (!is_wrong)
+                        answer(200, "[]");
+                assert_int_equal(call.request.state, REQUEST_DONE);
+                assert_int_equal(request_failed(&call.request), is_wrong);
+                if (!is_wrong)
+                        teardown(NULL);
+        }
+        assert_non_null(strstr(call.request.error.text, "ask IAM for an agency's keys: 401 APIGW.0301"));
 }
 
 static void the_project_is_looked_up_once(void **state UNUSED)
@@ -467,6 +615,12 @@ int main(void)
                 cmocka_unit_test_teardown(refusals_are_read, teardown),
                 cmocka_unit_test_teardown(a_clock_that_is_off_costs_one_call, teardown),
                 cmocka_unit_test_teardown(keys_that_changed_are_used_within_the_call, teardown),
+                cmocka_unit_test_teardown(half_a_pair_of_new_keys_is_no_failure, teardown),
+                cmocka_unit_test_teardown(new_keys_that_are_wrong_are_told_soon, teardown),
+                cmocka_unit_test_teardown(a_call_whose_time_ends_while_keys_change_says_what_it_was_told,
+                                          teardown),
+                cmocka_unit_test_teardown(keys_that_are_taken_away_are_told_soon, teardown),
+                cmocka_unit_test_teardown(half_a_pair_that_asks_for_an_agency_s_keys_is_no_failure, teardown),
                 cmocka_unit_test_teardown(temporary_keys_are_there_before_the_call_and_renewed, teardown),
                 cmocka_unit_test_teardown(keys_that_cannot_be_had_fail_the_call_in_words, teardown),
                 cmocka_unit_test_teardown(the_project_is_looked_up_once, teardown),

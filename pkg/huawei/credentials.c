@@ -14,17 +14,32 @@ enum { KEY_MOST = 1024, TOKEN_MOST = 32768, BODY_MOST = 256 << 10 };
 static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = USEC_MINUTE, RENEW_BEFORE = 40 * USEC_MINUTE,
                   METADATA_TIMEOUT = 3 * USEC_SEC, POD_TIMEOUT = 5 * USEC_SEC, TIMEOUT = 10 * USEC_SEC,
                   METADATA_TOKEN_LIFE = 6 * USEC_HOUR;
+/* The files of a pair are rarely replaced at once: for how long after a change what is refused may be half of
+ * one, and how often the files are read meanwhile. */
+static const usec SETTLE = 3 * USEC_SEC, LOOK = 100 * USEC_MSEC;
 
 /* How to ask a metadata service. */
 enum metadata_step { METADATA_TOKEN, METADATA_KEYS };
 
+struct key_set {
+        struct buf access, secret, token;
+        uint64_t version; /* 0: there was none yet */
+};
+
 struct credentials {
         struct credentials_config config;
         struct random random;
-        struct buf access, secret, token; /* the keys to sign with; temporary kinds: access.n 0: none yet */
-        usec expires, renew_at;           /* of temporary keys, wall clock */
-        bool asking;                      /* a request is in flight */
-        bool refused;                     /* a service refused them: renew them at once */
+        struct key_set keys;    /* temporary ones; access.n 0: none yet */
+        usec expires, renew_at; /* of temporary keys, wall clock */
+        struct key_set base;    /* what was read; FIXED: to sign with, AGENCY: to ask with */
+        struct key_set fresh;   /* room to read them into */
+        bool unreadable;        /* the last time that they were read */
+        usec settled_at;        /* when the last change of what is read is long enough ago; monotonic */
+        uint64_t doubted;       /* the version of base that was refused last */
+        uint64_t asked_with;    /* AGENCY: the version of base */
+        usec look_at;           /* FIXED: when who waits for keys may ask again; monotonic */
+        bool asking;            /* a request is in flight */
+        bool refused;           /* a service refused them: renew them at once */
         unsigned failures;
         int64_t replaced; /* token bucket for renewals after a refusal */
         usec not_before;  /* no request before then, after a failure; monotonic */
@@ -34,7 +49,7 @@ struct credentials {
         usec shown_until; /* when the metadata service's token expires; monotonic */
         bool asked_anew;  /* the token was refused as stale, and a new one requested */
         /* strings of the request in flight */
-        struct buf path, headers, body, base_access, base_secret, base_token;
+        struct buf path, headers, body;
 };
 
 /* ---- secrets ------------------------------------------------------------ */
@@ -73,23 +88,87 @@ static int take(struct buf *out, struct str value, size_t most)
 
 /* ---- what is read ------------------------------------------------------- */
 
-static int read_keys(struct credentials *c, struct buf *access, struct buf *secret, struct buf *token,
-                     struct error *err)
+static void wipe_set(struct key_set *k)
 {
-        wipe(access);
-        wipe(secret);
-        wipe(token);
-        access->max = secret->max = KEY_MOST;
-        token->max = TOKEN_MOST;
-        if (c->config.read(c->config.cookie, access, secret, token, err) < 0)
+        wipe(&k->access);
+        wipe(&k->secret);
+        wipe(&k->token);
+}
+
+static void wipe_set_done(struct key_set *k)
+{
+        wipe_done(&k->access);
+        wipe_done(&k->secret);
+        wipe_done(&k->token);
+}
+
+static struct cloud_keys view(const struct key_set *k)
+{
+        return (struct cloud_keys){ buf_view(&k->access), buf_view(&k->secret), buf_view(&k->token),
+                                    k->version };
+}
+
+static bool is_same(const struct key_set *a, const struct key_set *b)
+{
+        return str_equal(buf_view(&a->access), buf_view(&b->access)) &&
+               str_equal(buf_view(&a->secret), buf_view(&b->secret)) &&
+               str_equal(buf_view(&a->token), buf_view(&b->token));
+}
+
+static int read_set(struct credentials *c, struct key_set *k, struct error *err)
+{
+        wipe_set(k);
+        k->access.max = k->secret.max = KEY_MOST;
+        k->token.max = TOKEN_MOST;
+        if (c->config.read(c->config.cookie, &k->access, &k->secret, &k->token, err) < 0)
                 return -1;
-        if (access->failed || secret->failed || token->failed)
+        if (k->access.failed || k->secret.failed || k->token.failed)
                 return error_set(err, ERROR_INVALID, "a key of the cloud is longer than any that is issued");
-        if (!printable(buf_view(access)) || !printable(buf_view(secret)) ||
-            (token->n && !printable(buf_view(token))))
+        if (!printable(buf_view(&k->access)) || !printable(buf_view(&k->secret)) ||
+            (k->token.n && !printable(buf_view(&k->token))))
                 return error_set(err, ERROR_INVALID,
                                  "a key of the cloud must be printable ASCII without spaces");
         return 0;
+}
+
+/* Reads base; the first keys there are are no change. */
+static int read_keys(struct credentials *c, usec now, struct error *err)
+{
+        int r = read_set(c, &c->fresh, err);
+        struct key_set before = c->base;
+
+        if (r == 0 ? !is_same(&c->fresh, &before) : !c->unreadable)
+                c->settled_at = before.version ? now + SETTLE : 0;
+        c->unreadable = r < 0;
+        if (r == 0 && (!before.version || !is_same(&c->fresh, &before))) {
+                c->base = c->fresh;
+                c->base.version = before.version + 1;
+                c->fresh = before;
+        }
+        wipe_set(&c->fresh);
+        return r;
+}
+
+static bool is_settling(const struct credentials *c, usec now) { return now < c->settled_at; }
+
+/* Reads base. ERROR_CANCELLED: it is no whole new pair yet, as it seems; to be tried again at look_at. */
+static int read_whole(struct credentials *c, usec now, struct error *err)
+{
+        int r = read_keys(c, now, err);
+
+        if (!is_settling(c, now) || (r == 0 && c->base.version != c->doubted))
+                return r;
+        c->look_at = MIN_OF(now + LOOK, c->settled_at);
+        return error_set(err, ERROR_CANCELLED, "the cloud's keys are being replaced");
+}
+
+/* The keys of this version of base were refused. true: there are others by now, or there may be soon. */
+static bool doubt(struct credentials *c, uint64_t version, usec now)
+{
+        struct error err;
+
+        c->doubted = version;
+        return (read_keys(c, now, &err) == 0 && c->base.version != version) || is_settling(c, now);
 }
 
 /* Reads a token from a file into shown. */
@@ -136,16 +215,16 @@ static int64_t duration(const struct credentials *c)
         return c->config.duration_seconds ? c->config.duration_seconds : 3600;
 }
 
-static int ask_agency(struct credentials *c, struct credentials_request *q, struct error *err)
+static int ask_agency(struct credentials *c, struct credentials_request *q, usec now, struct error *err)
 {
         struct writer w;
 
-        if (read_keys(c, &c->base_access, &c->base_secret, &c->base_token, err) < 0)
+        if (read_whole(c, now, err) < 0)
                 return -1;
         q->service = "iam";
         q->is_signed = true;
-        q->keys = (struct cloud_keys){ buf_view(&c->base_access), buf_view(&c->base_secret),
-                                       buf_view(&c->base_token) };
+        q->keys = view(&c->base);
+        c->asked_with = c->base.version;
         buf_text(&c->path, "/v3.0/OS-CREDENTIAL/securitytokens");
         writer_init(&w, &c->body);
         writer_object(&w);
@@ -239,7 +318,7 @@ static int ask(struct credentials *c, struct credentials_request *q, usec now, s
         c->path.max = 4096;
         switch (c->config.kind) {
         case CREDENTIALS_METADATA: ask_metadata(c, q, now); break;
-        case CREDENTIALS_AGENCY: r = ask_agency(c, q, err); break;
+        case CREDENTIALS_AGENCY: r = ask_agency(c, q, now, err); break;
         case CREDENTIALS_OIDC: r = ask_sts(c, q, err); break;
         case CREDENTIALS_POD:
                 r = ask_pod(c, q, err);
@@ -257,14 +336,16 @@ static int ask(struct credentials *c, struct credentials_request *q, usec now, s
         return 0;
 }
 
-/* When to request or renew the keys; monotonic. */
+/* When to request or renew the keys, or to read them again; monotonic. */
 usec credentials_deadline(const struct credentials *c, usec now, usec wall)
 {
         usec due = now;
 
-        if (c->config.kind == CREDENTIALS_FIXED || c->asking)
+        if (c->config.kind == CREDENTIALS_FIXED)
+                return MAX_OF(c->look_at, now);
+        if (c->asking)
                 return USEC_NEVER;
-        if (c->access.n && !c->refused)
+        if (c->keys.access.n && !c->refused)
                 due = now + MAX_OF(c->renew_at - wall, (usec)0);
         return MAX_OF(due, c->not_before);
 }
@@ -281,7 +362,16 @@ bool credentials_next(struct credentials *c, usec now, usec wall, struct credent
 {
         if (credentials_deadline(c, now, wall) > now)
                 return false;
+        if (c->config.kind == CREDENTIALS_FIXED) {
+                c->look_at = USEC_NEVER;
+                return false;
+        }
         if (ask(c, q, now, &c->error) < 0) {
+                if (c->error.kind == ERROR_CANCELLED) {
+                        c->error = (struct error){ 0 };
+                        c->not_before = c->look_at;
+                        return false;
+                }
                 c->error.retry = true; /* the file may appear later */
                 put_off(c, 0, now);
                 return false;
@@ -314,12 +404,13 @@ static int read_answer(struct credentials *c, const json_t *o, usec wall, struct
         if (expires <= wall)
                 return error_set(err, ERROR_PROTOCOL, "the keys have expired already");
         if (!printable(first_of(o, secret)) || !printable(first_of(o, token)) ||
-            take(&c->access, first_of(o, access), KEY_MOST) < 0 ||
-            take(&c->secret, first_of(o, secret), KEY_MOST) < 0 ||
-            take(&c->token, first_of(o, token), TOKEN_MOST) < 0) {
-                wipe(&c->access);
+            take(&c->keys.access, first_of(o, access), KEY_MOST) < 0 ||
+            take(&c->keys.secret, first_of(o, secret), KEY_MOST) < 0 ||
+            take(&c->keys.token, first_of(o, token), TOKEN_MOST) < 0) {
+                wipe(&c->keys.access);
                 return error_set(err, ERROR_PROTOCOL, "the answer holds no keys");
         }
+        c->keys.version++;
         c->expires = expires;
         c->renew_at = MAX_OF(expires - RENEW_BEFORE, wall + (expires - wall) / 2);
         return 0;
@@ -395,7 +486,13 @@ void credentials_answered(struct credentials *c, int status, struct str body, us
                 return;
         c->asked_anew = false;
         refusal_read(&refusal, c->config.kind == CREDENTIALS_OIDC ? "sts" : "iam", status, body, retry_after);
-        refusal_hide(&refusal, buf_view(&c->base_access));
+        refusal_hide(&refusal, buf_view(&c->base.access));
+        if (c->config.kind == CREDENTIALS_AGENCY && refusal.verdict == CLOUD_RENEW_CREDENTIALS &&
+            doubt(c, c->asked_with, now)) {
+                c->error = (struct error){ 0 };
+                c->not_before = now;
+                return;
+        }
         if (c->config.kind == CREDENTIALS_METADATA && status == 401)
                 refusal.hint = "the machine has no agency: give it one of ECS with the rights it needs";
         if (refusal.verdict != CLOUD_DONE)
@@ -419,30 +516,31 @@ void credentials_answered(struct credentials *c, int status, struct str body, us
 int credentials_keys(struct credentials *c, usec now, usec wall, struct cloud_keys *out, struct error *err)
 {
         if (c->config.kind == CREDENTIALS_FIXED) {
-                if (read_keys(c, &c->access, &c->secret, &c->token, err) < 0)
+                if (read_whole(c, now, err) < 0)
                         return -1;
-        } else if (!c->access.n || c->refused || c->expires <= wall) {
+                *out = view(&c->base);
+                return 0;
+        }
+        if (!c->keys.access.n || c->refused || c->expires <= wall) {
                 if (!c->error.text[0] || c->asking || c->not_before <= now)
                         return error_set(err, ERROR_CANCELLED, "the cloud's keys are being asked for");
                 *err = c->error;
                 err->retry_after = MAX_OF(c->not_before - now, (usec)0);
                 return -1;
         }
-        *out = (struct cloud_keys){ buf_view(&c->access), buf_view(&c->secret), buf_view(&c->token) };
+        *out = view(&c->keys);
         return 0;
 }
 
-bool credentials_refused(struct credentials *c, struct str access, usec now)
+bool credentials_refused(struct credentials *c, uint64_t version, usec now)
 {
         /* so many at once, then a pause between them */
         const struct bucket_rate replaced = bucket_rate(3, USEC_MINUTE, 3);
-        struct error err;
 
         if (c->config.kind == CREDENTIALS_FIXED)
-                return read_keys(c, &c->access, &c->secret, &c->token, &err) == 0 &&
-                       !str_equal(access, buf_view(&c->access));
-        if (!str_equal(access, buf_view(&c->access)))
-                return c->access.n > 0;
+                return doubt(c, version, now);
+        if (version != c->keys.version)
+                return c->keys.access.n > 0;
         if (c->refused)
                 return c->asking || c->not_before <= now;
         c->refused = true;
@@ -467,6 +565,7 @@ int credentials_new(struct credentials **out, const struct credentials_config *c
                 return error_memory(err);
         c->config = *config;
         c->replaced = BUCKET_FULL;
+        c->look_at = USEC_NEVER;
         random_init(&c->random, config->seed);
         *out = c;
         return 0;
@@ -476,16 +575,13 @@ struct credentials *credentials_free(struct credentials *c)
 {
         if (!c)
                 return NULL;
-        wipe_done(&c->access);
-        wipe_done(&c->secret);
-        wipe_done(&c->token);
+        wipe_set_done(&c->keys);
+        wipe_set_done(&c->base);
+        wipe_set_done(&c->fresh);
         wipe_done(&c->shown);
         wipe_done(&c->headers);
         wipe_done(&c->body);
         wipe_done(&c->path);
-        wipe_done(&c->base_access);
-        wipe_done(&c->base_secret);
-        wipe_done(&c->base_token);
         free(c);
         return NULL;
 }

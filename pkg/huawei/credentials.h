@@ -10,6 +10,7 @@
 /* token: the security token of temporary keys; n 0: none */
 struct cloud_keys {
         struct str access, secret, token;
+        uint64_t version; /* grows with each other set of keys; from 1 on */
 };
 
 enum credentials_kind {
@@ -57,12 +58,15 @@ bool credentials_next(struct credentials *, usec now, usec wall, struct credenti
 void credentials_answered(struct credentials *, int status, struct str body, usec retry_after, usec now,
                           usec wall);
 void credentials_failed(struct credentials *, const struct error *, usec now);
-/* When credentials_next will have a request, monotonic; USEC_NEVER: while one is in flight, or never. */
+/* When credentials_next will have a request, or is to be called so that those who wait for keys may ask for
+ * them again; monotonic. USEC_NEVER: while a request is in flight, or never. */
 usec credentials_deadline(const struct credentials *, usec now, usec wall);
 
 /* 0: the keys to sign with; views, valid until the next call of any function here. -1: there are none; the
- * error's retry says whether there may be some later. ERROR_CANCELLED: the first ones are being requested. */
+ * error's retry says whether there may be some later. ERROR_CANCELLED: they are being requested, or replaced:
+ * ask again after credentials_deadline. */
 int credentials_keys(struct credentials *, usec now, usec wall, struct cloud_keys *,
                      struct error *) MUST_CHECK;
-/* A service refused these keys. true: there are others, or they are being requested. */
-bool credentials_refused(struct credentials *, struct str access, usec now);
+/* A service refused the keys of this version. true: there are others, or there may be in a moment, since they
+ * are being requested, or the files that hold them have just begun to change. */
+bool credentials_refused(struct credentials *, uint64_t version, usec now);

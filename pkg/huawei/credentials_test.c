@@ -145,15 +145,45 @@ static void fixed_keys_are_read_for_each_use(void **state UNUSED)
         assert_false(credentials_next(c, now, wall, &q));
         assert_int_equal(credentials_deadline(c, now, wall), USEC_NEVER);
         expect_keys("AKBASE", "SKBASE", "");
-        assert_false(credentials_refused(c, STR("AKBASE"), now));
+        assert_false(credentials_refused(c, 1, now));
         access_now = "AKNEXT";
         token_now = "T";
-        assert_true(credentials_refused(c, STR("AKBASE"), now)); /* others are there */
+        assert_true(credentials_refused(c, 1, now)); /* others are there */
+        expect_keys("AKNEXT", "SKBASE", "T");
+        pass(3 * USEC_SEC);
         expect_keys("AKNEXT", "SKBASE", "T");
         access_now = NULL;
+        expect_none(ERROR_CANCELLED, "being replaced"); /* not yet written, maybe */
+        pass(3 * USEC_SEC);
         expect_none(ERROR_NOT_FOUND, "No such file");
         access_now = "AK NEXT";
         expect_none(ERROR_INVALID, "printable ASCII without spaces");
+        access_now = "AKNEXT"; /* as they were */
+        expect_keys("AKNEXT", "SKBASE", "T");
+        assert_false(credentials_refused(c, 2, now));
+}
+
+static void refused_keys_of_files_are_looked_at_again_for_a_while(void **state UNUSED)
+{
+        struct credentials_request q;
+
+        begin(CREDENTIALS_FIXED);
+        expect_keys("AKBASE", "SKBASE", "");
+        access_now = "AKNEXT";
+        expect_keys("AKNEXT", "SKBASE", "");
+        assert_true(credentials_refused(c, 2, now));
+        for (int i = 0; i < 30; i++) {
+                expect_none(ERROR_CANCELLED, "being replaced");
+                assert_int_equal(credentials_deadline(c, now, wall), now + USEC_SEC / 10);
+                pass(USEC_SEC / 10);
+                assert_false(credentials_next(c, now, wall, &q));
+                assert_int_equal(credentials_deadline(c, now, wall), USEC_NEVER);
+        }
+        expect_keys("AKNEXT", "SKBASE", ""); /* once more, then they are wrong */
+        assert_false(credentials_refused(c, 2, now));
+        secret_now = "SKNEXT";
+        assert_true(credentials_refused(c, 2, now));
+        expect_keys("AKNEXT", "SKNEXT", "");
 }
 
 static void the_machine_s_keys_need_a_token_first(void **state UNUSED)
@@ -359,11 +389,10 @@ static void refused_keys_are_replaced_at_once_but_not_for_ever(void **state UNUS
         begin(CREDENTIALS_POD);
         (void)expect_request();
         answer(200, ONE_DAY);
-        for (int i = 2; i < 6; i++) {
-                (void)snprintf(access, sizeof(access), "AK%d", i - 1);
+        for (unsigned i = 2; i < 6; i++) {
                 /* Three at once, then one each 20 seconds. */
-                assert_int_equal(credentials_refused(c, str_of(access), now), i < 5);
-                assert_int_equal(credentials_refused(c, str_of(access), now), i < 5); /* by another call */
+                assert_int_equal(credentials_refused(c, i - 1, now), i < 5);
+                assert_int_equal(credentials_refused(c, i - 1, now), i < 5); /* by another call */
                 if (i < 5)
                         expect_none(ERROR_CANCELLED, "");
                 else {
@@ -372,13 +401,13 @@ static void refused_keys_are_replaced_at_once_but_not_for_ever(void **state UNUS
                 }
                 (void)expect_request();
                 (void)snprintf(body, sizeof(body),
-                               "{\"access\":\"AK%d\",\"secret\":\"S\",\"securitytoken\":\"T\",\"expires_at\":"
+                               "{\"access\":\"AK%u\",\"secret\":\"S\",\"securitytoken\":\"T\",\"expires_at\":"
                                "\"2026-01-02T00:00:00Z\"}",
                                i);
                 answer(200, body);
-                (void)snprintf(access, sizeof(access), "AK%d", i);
+                (void)snprintf(access, sizeof(access), "AK%u", i);
                 expect_keys(access, "S", "T");
-                assert_true(credentials_refused(c, STR("AK0"), now)); /* a late answer: others are there */
+                assert_true(credentials_refused(c, i - 1, now)); /* a late answer: others are there */
                 expect_keys(access, "S", "T");
         }
 }
@@ -397,6 +426,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_teardown(fixed_keys_are_read_for_each_use, teardown),
+                cmocka_unit_test_teardown(refused_keys_of_files_are_looked_at_again_for_a_while, teardown),
                 cmocka_unit_test_teardown(the_machine_s_keys_need_a_token_first, teardown),
                 cmocka_unit_test_teardown(older_machines_have_no_token, teardown),
                 cmocka_unit_test_teardown(a_stale_token_is_replaced_once, teardown),

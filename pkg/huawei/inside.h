@@ -26,7 +26,7 @@ struct keyring {
         struct cloud_call *call; /* requests temporary keys; NULL: the keys are fixed */
         struct cloud_place *place;
         struct list waiting;      /* calls that wait for keys */
-        struct heap_node renewal; /* in the cloud's heap: when temporary keys are to be renewed */
+        struct heap_node renewal; /* in the cloud's heap: when keys are to be renewed, or read again */
         unsigned users;
         bool temporary;
         /* strings that the credentials borrow */
@@ -79,8 +79,9 @@ static inline usec cloud_wall(const struct cloud *c) { return clock_wall(c->conf
 int place_of(struct cloud_account *, const char *service, struct cloud_place **, struct error *) MUST_CHECK;
 int place_open(struct cloud *, struct cloud_place *, struct error *) MUST_CHECK;
 void keyring_turn(struct keyring *, usec now);
-/* Runs the cloud's task at that time. */
+/* Runs the cloud's task at that time; _due: when the keys ask for it. */
 void keyring_plan(struct keyring *, usec at);
+void keyring_due(struct keyring *, usec now);
 /* Is the account's project id known? false: the call waits for it, or has failed. */
 bool account_ready(struct cloud_account *, struct cloud_call *, usec now);
 

@@ -107,15 +107,46 @@ static void value(struct json_pick *p, char c)
         between(p, c);
 }
 
-static void key(struct json_pick *p, char c)
+/* The next character of a key, as it is without escapes. */
+static void compare(struct json_pick *p, unsigned c)
 {
-        if (!p->escaped && c == '"') {
-                p->wanted = p->matched == p->name.n;
-                p->state = PICK_COLON;
+        bool agrees = p->matched < p->name.n && (unsigned char)p->name.p[p->matched] == c;
+
+        p->matched = agrees ? p->matched + 1 : SIZE_MAX;
+}
+
+/* A digit of a \u. A name is of ASCII. */
+static void digit(struct json_pick *p, char c)
+{
+        int value = hex_digit(c);
+
+        if (value < 0) {
+                p->state = PICK_BROKEN;
                 return;
         }
-        p->escaped = !p->escaped && c == '\\';
-        p->matched = p->matched < p->name.n && p->name.p[p->matched] == c ? p->matched + 1 : SIZE_MAX;
+        p->character = p->character << 4 | (unsigned)value;
+        if (--p->digits == 0)
+                compare(p, p->character < 0x80 ? p->character : UINT32_MAX);
+}
+
+static void key(struct json_pick *p, char c)
+{
+        if (p->digits)
+                digit(p, c);
+        else if (p->escaped && c == 'u') {
+                p->escaped = false;
+                p->digits = 4;
+                p->character = 0;
+        } else if (p->escaped) {
+                p->escaped = false;
+                compare(p, UINT32_MAX); /* no name has what these stand for */
+        } else if (c == '\\')
+                p->escaped = true;
+        else if (c == '"') {
+                p->wanted = p->matched == p->name.n;
+                p->state = PICK_COLON;
+        } else
+                compare(p, (unsigned char)c);
 }
 
 void json_pick_feed(struct json_pick *p, struct str piece)

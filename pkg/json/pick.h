@@ -27,6 +27,8 @@ struct json_pick {
         /* characters of the key, or of null, that agree; SIZE_MAX: it is another key */
         size_t matched;
         uint64_t depth; /* brackets open within the value */
+        /* of a \u in the key: the digits to come, and what those before them say */
+        unsigned digits, character;
         bool wanted, in_string, escaped, any;
 };
 

@@ -29,6 +29,8 @@ int kafka_producer_new(struct kafka_producer **out, const struct kafka_client_co
         static const struct kafka_option options[] = {
                 { "enable.idempotence", "true" },
                 { "message.timeout.ms", "30000" },
+                /* how long a topic that nobody knows may be a new one: it is sent again anyway */
+                { "topic.metadata.propagation.max.ms", "5000" },
                 { "linger.ms", "5" },
                 { "queue.buffering.max.kbytes", "65536" },
                 { "message.max.bytes", "34603008" },
@@ -143,6 +145,8 @@ bool kafka_producer_take(struct kafka_producer *p, struct kafka_delivery *out)
                         note_trouble(p, p->event);
         }
 }
+
+const char *kafka_producer_trouble(const struct kafka_producer *p) { return p->why[0] ? p->why : NULL; }
 
 struct kafka_producer *kafka_producer_free(struct kafka_producer *p)
 {

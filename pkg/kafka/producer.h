@@ -31,6 +31,8 @@ enum { KAFKA_MESSAGE_MOST = 32 << 20 }; /* whatever the topic takes */
 int kafka_producer_send(struct kafka_producer *, uint64_t tag, const struct kafka_message *,
                         struct error *) MUST_CHECK;
 bool kafka_producer_take(struct kafka_producer *, struct kafka_delivery *);
+/* The last trouble with the brokers since a message arrived; NULL: none. */
+const char *kafka_producer_trouble(const struct kafka_producer *);
 /* What is under way is given up (it may arrive all the same). May block shortly. NULL is fine; returns NULL.
  */
 struct kafka_producer *kafka_producer_free(struct kafka_producer *);

@@ -26,6 +26,9 @@ int secret_read(const char *secrets, const struct secret_ref *ref, struct buf *o
         if (!text.n)
                 return error_set(err, ERROR_INVALID, "Secret %s, key %s: %s is empty", ref->name, ref->key,
                                  path.p);
+        if (memchr(text.p, 0, text.n))
+                return error_set(err, ERROR_INVALID, "Secret %s, key %s: %s holds a NUL byte: expected text",
+                                 ref->name, ref->key, path.p);
         buf_str(out, buf_view(&text));
         return out->failed ? error_set(err, ERROR_INVALID, "Secret %s, key %s: %s is too long", ref->name,
                                        ref->key, path.p)

@@ -64,6 +64,9 @@ static void what_is_missing_is_named(void **state UNUSED)
         secret_done(&s);
         secret_tell_gone(&ref, &told);
         assert_string_equal(told.p, "Secret keys, key token, is missing or empty");
+        mount("nul", "half\\000of it");
+        assert_int_equal(secret_read(folder, &ref, &out, &err), -1);
+        assert_non_null(strstr(err.text, "holds a NUL byte: expected text"));
         mount("long", "0123456789012345678901234567890123456789012345678901234567890123456789");
         assert_int_equal(secret_read(folder, &ref, &out, &err), -1);
         assert_non_null(strstr(err.text, "is too long"));

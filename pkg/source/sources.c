@@ -20,7 +20,7 @@ const struct source_type *source_types(void)
 {
         static const struct source_type types[] = {
                 { .name = "timer", .type = &timer_type },
-                { .name = "kafka", .type = &kafka_type },
+                { .name = "kafka", .type = &kafka_type, .fits = kafka_fits },
                 { .name = "apig", .type = &apig_type },
                 { .name = "smn", .type = &smn_type },
                 { .name = "obs", .type = &obs_type },

@@ -62,6 +62,24 @@ static int last_value(const struct access *a, const struct secret_ref *ref, stru
         return secret_read(a->config.secrets, ref, out, err);
 }
 
+/* A user's name or password, which is written in Base64: UTF-8, for one (RFC 7617, section 2). */
+static int read_login(const struct access *a, const struct secret_ref *ref, struct buf *out,
+                      struct error *err)
+{
+        size_t before = out->n;
+
+        if (last_value(a, ref, out, err) < 0)
+                return -1;
+        for (size_t i = before; i < out->n; i++) {
+                if ((unsigned char)out->p[i] < 0x20 || out->p[i] == 0x7f)
+                        return error_set(err, ERROR_INVALID,
+                                         "Secret %s, key %s: a user's name and password must have no control "
+                                         "characters",
+                                         ref->name, ref->key);
+        }
+        return 0;
+}
+
 /* A value that goes into a header. */
 static int read_value(const struct access *a, const struct secret_ref *ref, struct buf *out,
                       struct error *err)
@@ -123,11 +141,13 @@ static int basic(struct access *a, const struct basic_spec *b, struct buf *out, 
 {
         BUF_AT_END struct buf pair = BUF_INIT(65536);
 
-        if (read_value(a, b->username, &pair, err) < 0)
+        if (read_login(a, b->username, &pair, err) < 0)
                 return -1;
         buf_char(&pair, ':');
-        if (read_value(a, b->password, &pair, err) < 0)
+        if (read_login(a, b->password, &pair, err) < 0)
                 return -1;
+        if (pair.failed)
+                return error_memory(err);
         buf_text(out, "Authorization: Basic ");
         buf_base64(out, buf_view(&pair));
         buf_text(out, "\r\n");

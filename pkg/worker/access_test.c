@@ -293,6 +293,30 @@ static void our_secrets_are_left_out_of_what_is_quoted(void **state UNUSED)
         assert_string_equal(out.p, "plain");
 }
 
+/* As text of UTF-8: what is written is Base64. */
+static void passwords_need_not_be_ascii(void **state UNUSED)
+{
+        prepare();
+        write_value("one", "us\xc3\xa9r");
+        write_value("two", "p\xc3\xa4ss");
+        begin("{authentication: {basic: {usernameSecretRef: {name: fn, key: one}, passwordSecretRef: {name: "
+              "fn, key: two}}}}");
+        assert_true(has_headers("Authorization: Basic dXPDqXI6cMOkc3M=\r\n"));
+        quotes("got p\xc3\xa4ss", SIZE_MAX, false, "got ***");
+}
+
+static void passwords_have_no_control_characters(void **state UNUSED)
+{
+        prepare();
+        write_value("one", "user");
+        write_value("two", "pass\tword");
+        begin("{authentication: {basic: {usernameSecretRef: {name: fn, key: one}, passwordSecretRef: {name: "
+              "fn, key: two}}}}");
+        assert_string_equal(access_lacks(b.access),
+                            "Secret fn, key two: a user's name and password must have "
+                            "no control characters");
+}
+
 /* Many write / as \\/ in JSON, some + as \\u002B, and a function's answer is JSON within JSON. */
 static void secrets_are_found_in_json(void **state UNUSED)
 {
@@ -335,6 +359,8 @@ int main(void)
                 cmocka_unit_test_teardown(of_a_tokens_answer_no_secret_is_told, end),
                 cmocka_unit_test_teardown(any_2xx_brings_a_token, end),
                 cmocka_unit_test_teardown(our_secrets_are_left_out_of_what_is_quoted, end),
+                cmocka_unit_test_teardown(passwords_need_not_be_ascii, end),
+                cmocka_unit_test_teardown(passwords_have_no_control_characters, end),
                 cmocka_unit_test_teardown(secrets_are_found_in_json, end),
                 cmocka_unit_test_teardown(what_was_shown_is_left_out_as_well, end),
         };

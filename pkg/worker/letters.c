@@ -45,13 +45,13 @@ struct letters {
         struct kafka_producer *producer;
         /* places for four times as many as are sent at once: those that nobody waits for are among them */
         struct sent *sent;
-        uint32_t orphans;
+        uint32_t orphans, awaited;
         /* those that were there already when they were sent again */
         struct sending **arrived;
         uint32_t arrived_n;
         struct loop *loop;
         struct task *wake;
-        char text[400];
+        char text[400], trouble[400];
 };
 
 enum { PLACES_PER_ONE = 4 };
@@ -164,6 +164,7 @@ static bool was_refused(struct letters *l, size_t n)
 static void sent_end(struct letters *l, struct sent *s)
 {
         l->orphans -= s->state == SENT_ORPHAN || s->state == SENT_ARRIVED;
+        l->awaited -= s->state == SENT_UNDER_WAY;
         free(s->id);
         *s = (struct sent){ 0 };
 }
@@ -195,6 +196,7 @@ static bool adopt(struct letters *l, struct sending *of, struct str id)
                         s->state = SENT_UNDER_WAY;
                         s->of = of;
                         l->orphans--;
+                        l->awaited++;
                         return true;
                 }
                 sent_end(l, s);
@@ -231,9 +233,10 @@ static int send_kafka(struct letters *l, struct sending *of, const struct reques
                 return error_memory(err);
         if (kafka_producer_send(l->producer, (uint64_t)(s - l->sent), &message, err) < 0) {
                 free(TAKE(s->id));
-                return -1;
+                return error_wrap(err, "dead letter");
         }
         s->state = SENT_UNDER_WAY;
+        l->awaited++;
         s->of = of;
         s->n = body.n + (keyed ? r->key.n : 0) + r->id.n + OVERHEAD;
         return 0;
@@ -298,6 +301,7 @@ void letters_cancel(struct letters *l, uint32_t number, const struct sending *of
                 if (l->sent[i].state == SENT_UNDER_WAY && l->sent[i].of == of) {
                         l->sent[i].state = SENT_ORPHAN;
                         l->orphans++;
+                        l->awaited--;
                         return;
                 }
 }
@@ -323,6 +327,7 @@ static void http_outcome(struct letters *l, const struct letter *letter, struct 
         else
                 (void)snprintf(l->text, sizeof(l->text), "dead letter: %.200s answered %d: %.*s", l->url,
                                c->status, (int)MIN_OF(c->body.n, (size_t)120), c->body.p ? c->body.p : "");
+        text_make_plain(l->text);
 }
 
 /* false: nobody waits for it. */
@@ -370,6 +375,17 @@ struct sending *letters_take(struct letters *l, struct answer *a)
         letter = CONTAINER_OF(l->in_use, struct letter, request);
         http_outcome(l, letter, a);
         return letter->of;
+}
+
+const char *letters_trouble(struct letters *l)
+{
+        const char *why = l->awaited ? kafka_producer_trouble(l->producer) : NULL;
+
+        if (!why)
+                return NULL;
+        (void)snprintf(l->trouble, sizeof(l->trouble), "dead letter: topic %s: %.300s",
+                       l->trigger->delivery->dead_letter->kafka->topic, why);
+        return l->trouble;
 }
 
 struct letters *letters_free(struct letters *l)

@@ -28,4 +28,7 @@ int letters_send(struct letters *, uint32_t number, struct sending *, struct req
 void letters_cancel(struct letters *, uint32_t number, const struct sending *);
 /* The next that has an outcome; NULL: none. text belongs to the letters until the next call. */
 struct sending *letters_take(struct letters *, struct answer *);
+/* What keeps letters that are under way from a topic, for people; NULL: nothing that is known. Its broker may
+ * be given half a minute before a letter has an outcome. */
+const char *letters_trouble(struct letters *);
 struct letters *letters_free(struct letters *); /* NULL is fine; returns NULL */

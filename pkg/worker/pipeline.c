@@ -39,9 +39,9 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
         (void)snprintf(out->delivery_text, sizeof(out->delivery_text), "%s", p->delivery_text);
         out->changes += p->changes;
         out->warnings = p->warnings;
-        text_plain(out->source_text);
-        text_plain(out->delivery_text);
-        text_plain(out->warnings.lost_text);
+        text_make_plain(out->source_text);
+        text_make_plain(out->delivery_text);
+        text_make_plain(out->warnings.lost_text);
         p->feed->ops->count(p->feed, out);
         if (p->config.cloud && trigger_cloud(p->config.trigger))
                 out->clock_skew = cloud_skew(p->config.cloud);
@@ -57,7 +57,7 @@ void pipeline_shown(const struct pipeline *p, const char *failure, struct pipeli
                 out->source = SOURCE_FAILED;
                 (void)snprintf(out->source_text, sizeof(out->source_text), "%s%s",
                                p ? "its change can't be started, and it goes on as it was: " : "", failure);
-                text_plain(out->source_text);
+                text_make_plain(out->source_text);
         } else if (!p)
                 (void)snprintf(out->source_text, sizeof(out->source_text), "waits for its turn to start");
 }
@@ -74,14 +74,16 @@ void pipeline_clock(const struct pipeline_status *s, struct buf *out)
 /* What is told: the feed's state, or what keeps the way out from being ready. */
 static void tell_state(struct pipeline *p)
 {
-        const char *why, *text = p->feed->status.delivery_text;
+        const char *why, *trouble = sender_trouble(p->sender), *text = p->feed->status.delivery_text;
         enum delivery_state state = p->feed->status.delivery;
         bool ready = sender_ready(p->sender, &why);
 
         if (!ready && why) {
                 state = DELIVERY_RETRYING;
                 text = why;
-        } else if (ready && !*text && sender_notes(p->sender))
+        } else if (trouble && state != DELIVERY_BLOCKED)
+                text = trouble;
+        else if (ready && !*text && sender_notes(p->sender))
                 text = sender_notes(p->sender);
         if (state == p->delivery && strncmp(text, p->delivery_text, sizeof(p->delivery_text) - 1) == 0)
                 return;

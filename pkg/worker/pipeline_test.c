@@ -69,7 +69,9 @@ static void header(const struct http_message *m, const char *name, char *out, si
 static void reply(struct http_call *call, int status)
 {
         http_call_reply(call, status, STR("text/plain"), (struct str){ 0 },
-                        status == 200 ? STR("fine") : STR("told to fail"));
+                        status == 200   ? STR("fine")
+                        : status == 400 ? STR("\033[2Jno\r\nlevel=info")
+                                        : STR("told to fail"));
 }
 
 static void handle(void *cookie UNUSED, struct http_call *call)
@@ -378,7 +380,7 @@ static void what_is_refused_for_good_blocks_and_says_so(void **state UNUSED)
 
         begin(OFTEN, NULL, script, COUNT_OF(script), 0);
         run(blocked);
-        assert_non_null(strstr(status().delivery_text, "answered 400"));
+        assert_non_null(strstr(status().delivery_text, "answered 400:  [2Jno  level=info"));
         assert_int_equal(status().last_delivery, 0);
         run(three_requests);
         assert_string_equal(b.ids[0], b.ids[2]);

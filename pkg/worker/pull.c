@@ -51,7 +51,6 @@ static void take_record(struct pull *p, struct record *r, usec now)
         const struct feed_config *c = &p->feed.config;
         struct error why;
 
-        p->feed.status.last_event = clock_wall(c->clock);
         switch (record_passes(c->filter, c->kind->shape, r, &p->document, &why)) {
         case UNJUDGED:
                 p->feed.status.unjudged++;
@@ -103,12 +102,16 @@ static bool poll_source(struct pull *p, usec now)
 {
         struct pull_event events[EVENTS_AT_ONCE];
         size_t n = p->ops->poll(p->feed.source, events, COUNT_OF(events), now);
+        bool any_record = false;
 
         for (size_t i = 0; i < n; i++) {
                 const struct pull_event *e = &events[i];
 
                 switch (e->kind) {
-                case PULL_RECORD: take_record(p, e->record, now); break;
+                case PULL_RECORD:
+                        take_record(p, e->record, now);
+                        any_record = true;
+                        break;
                 case PULL_ASSIGNED: track_assigned(p, e->track, now); break;
                 case PULL_REVOKING:
                         if (e->again)
@@ -124,6 +127,8 @@ static bool poll_source(struct pull *p, usec now)
                         break;
                 }
         }
+        if (any_record) /* the clock is read once, not for each */
+                p->feed.status.last_event = clock_wall(p->feed.config.clock);
         return n > 0;
 }
 
@@ -132,18 +137,19 @@ static bool poll_source(struct pull *p, usec now)
 static bool take_answers(struct pull *p, usec now)
 {
         struct answer a;
-        bool any = false;
+        bool any = false, any_accepted = false;
         void *owner;
 
         while (sender_take(p->feed.config.sender, &owner, &a)) {
                 struct flight *f = owner;
 
                 f->sending = NULL;
-                if (a.kind == ANSWER_ACCEPTED || a.kind == ANSWER_PARTIAL)
-                        p->feed.status.last_delivery = clock_wall(p->feed.config.clock);
+                any_accepted |= a.kind == ANSWER_ACCEPTED || a.kind == ANSWER_PARTIAL;
                 delivery_answer(p->engine, f->attempt, &a, now);
                 any = true;
         }
+        if (any_accepted)
+                p->feed.status.last_delivery = clock_wall(p->feed.config.clock);
         return any;
 }
 

@@ -58,4 +58,6 @@ bool sender_starved(const struct sender *);
 bool sender_ready(const struct sender *, const char **why);
 /* what people should know though it is ready; NULL: nothing */
 const char *sender_notes(const struct sender *);
+/* what keeps dead letters from their receiver while they are under way; NULL: nothing that is known */
+const char *sender_trouble(const struct sender *);
 struct sender *sender_free(struct sender *); /* NULL is fine; returns NULL */

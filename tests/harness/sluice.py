@@ -122,7 +122,37 @@ class Runner:
             p.close()
 
 
-class Function:
+class FunctionClient:
+    """What a running `sluice display` is asked, wherever it runs: ask(path, data) makes the request, a POST with data."""
+
+    patience = 30.0  # seconds
+
+    def behave(self, **how):
+        self.ask("/-/behave?" + "&".join(f"{k.replace('_', '-')}={v}" for k, v in how.items()), data=b"")
+
+    def events(self, accepted=True):
+        """[{number, id, status, timeMicros, body}], in the order of arrival."""
+        found = []
+        while True:
+            page = json.loads(self.ask(f"/-/events?after={found[-1]['number'] if found else 0}"))["events"]
+            if not page:
+                return [e for e in found if e["status"] == 200] if accepted else found
+            found += page
+
+    def accepted(self):
+        return json.loads(self.ask("/-/events?after=1000000000"))["accepted"]
+
+    def wait_for(self, count, timeout=None):
+        wait_until(
+            f"{count} accepted events",
+            lambda: self.accepted() >= count,
+            timeout or self.patience,
+            explain=lambda: f"accepted: {self.accepted()}",
+        )
+        return self.events()
+
+
+class Function(FunctionClient):
     """The example function, `sluice display`."""
 
     def __init__(self, *options):
@@ -146,27 +176,3 @@ class Function:
     def ask(self, path, data=None):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data=data, timeout=20) as answer:
             return answer.read()
-
-    def behave(self, **how):
-        self.ask("/-/behave?" + "&".join(f"{k.replace('_', '-')}={v}" for k, v in how.items()), data=b"")
-
-    def events(self, accepted=True):
-        """[{number, id, status, timeMicros, body}], in the order of arrival."""
-        found = []
-        while True:
-            page = json.loads(self.ask(f"/-/events?after={found[-1]['number'] if found else 0}"))["events"]
-            if not page:
-                return [e for e in found if e["status"] == 200] if accepted else found
-            found += page
-
-    def accepted(self):
-        return json.loads(self.ask("/-/events?after=1000000000"))["accepted"]
-
-    def wait_for(self, count, timeout=30.0):
-        wait_until(
-            f"{count} accepted events",
-            lambda: self.accepted() >= count,
-            timeout,
-            explain=lambda: f"accepted: {self.accepted()}",
-        )
-        return self.events()

@@ -1,5 +1,6 @@
 """Keys of each kind are replaced while streams and queues are read: nothing fails, is lost or comes twice."""
 
+import dataclasses
 import re
 
 import pytest
@@ -89,5 +90,24 @@ def test_keys_are_replaced_while_it_is_read(
     assert len(ids) == len(set(ids)) == source.count()
     assert [run.metric(name) for name in COUNTERS] == [0, source.count(), 1]
     assert len(used(cloud)) >= ROTATIONS + 1
+    assert not re.search("state=(Disconnected|Failed)", run.output)
+    assert run.stop() == 0
+
+
+@pytest.mark.parametrize("first", ["access", "secret"])
+@pytest.mark.parametrize("service", [OfStream, OfQueue], ids=["dis", "dms"])
+def test_a_pair_that_is_read_half_new_is_no_failure(runner, cloud, function, tmp_path, service, first):
+    """What is refused meanwhile is asked again once the other half is there."""
+    source = service(cloud, runner, function, tmp_path)
+    run = source.start()
+    source.add(5)
+    run.wait_until("it is read", lambda: function.accepted() == 5, 30)
+    old, new = cloud.iam.key, cloud.iam.add_key()
+    source.write(dataclasses.replace(old, **{first: getattr(new, first)}))
+    run.wait_until("it is refused", lambda: 401 in [status for _, status, _ in cloud.made()], 30)
+    source.write(new)
+    source.add(5)
+    run.wait_until("the new pair is used", lambda: function.accepted() == 10, 30)
+    assert used(cloud)[-1] == new.access
     assert not re.search("state=(Disconnected|Failed)", run.output)
     assert run.stop() == 0

@@ -19,6 +19,7 @@ from cloudevents.v1.http import from_dict, from_http
 from harness import shapes
 from harness.kafka import Kafka
 from harness.pki import self_signed, signed
+from harness.ports import free_port
 from harness.process import wait_until
 from harness.shapes import strict
 from harness.sink import Sink
@@ -360,6 +361,32 @@ def test_a_poison_record_reaches_the_dead_letter_alone_and_is_replayed(kafka, to
     before = len(sink.all())
     assert subprocess.run([SLUICE, "replay", "-f", path], capture_output=True, timeout=60).returncode == 0
     assert len(sink.all()) == before
+
+
+def test_what_keeps_a_dead_letter_from_its_topic_is_said_while_it_waits(kafka, topic, sink, runner):
+    """librdkafka gives a broker half a minute; what the function had said is long settled then."""
+    sink.answer = lambda request: 400
+    kafka.produce(topic, ["poison"])
+
+    def waits(letters, said):
+        name = letters["topic"]
+        t = make(
+            kafka,
+            topic,
+            sink.uri,
+            {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"kafka": letters}},
+        )
+        t["spec"]["source"]["kafka"]["consumerGroup"] = name
+        run = runner.start(t, name=name, state=name, options=["--grace=0s"])
+        run.wait_until("it says why", lambda: run.status()["deliveryReason"].startswith(said), 20)
+
+    gone = f"127.0.0.1:{free_port()}"
+    waits({"bootstrapServers": [gone], "topic": "away"}, f"dead letter: topic away: {gone}")
+    missing = f"{topic}-missing"
+    waits(
+        {"bootstrapServers": [kafka.bootstrap], "topic": missing},
+        f"dead letter: topic {missing}: Local: Unknown topic: create the topic",
+    )
 
 
 def test_a_dead_letter_over_http_is_the_cloudevent_with_knatives_attributes(kafka, topic, sink, runner):

@@ -382,12 +382,72 @@ def test_a_service_that_is_away_is_logged_once(stream, cloud):
     stream.wait_arrived()
 
 
-def remade(stream, cloud, count):
-    """The stream is deleted and made again, and has so many records before anyone asks for it. Its app stays."""
+def remade(stream, cloud, count, told=True):
+    """The stream is deleted and made again, and has so many records before anyone asks for it. Its app stays.
+    told: its description says when it was created."""
     with cloud.changed:
+        created = stream.stream.created
         stream.stream = cloud.dis.make_stream("orders", partitions=2)
+        if not told:
+            stream.stream.created = created
         stream.sent = []
         stream.put(count)
+
+
+def of_streams(cloud):
+    """What the checkpoints say of the stream that they are of."""
+    return {metadata for _, metadata in cloud.dis.checkpoints.values()}
+
+
+ANEW = (
+    r"its position \d+ is of the stream that was created at 2\S+Z; that was deleted, and made again at 2\S+Z"
+)
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "not read"])
+def test_a_stream_that_is_made_again_and_outgrows_its_positions(stream, cloud, is_read):
+    """By its numbers alone it might be the same one."""
+    run = stream.start()
+    stream.put(40)
+    stream.wait_arrived()
+    stream.wait_saved()
+    before = len(stream.arrived())
+    if not is_read:
+        run.kill()
+    remade(stream, cloud, 100)
+    if not is_read:
+        run = stream.start()
+    wait_until("all arrive", lambda: set(stream.arrived()[before:]) == set(stream.sent), 40)
+    created = int(stream.stream.created * 1000)
+    wait_until("all is saved as the new one's", lambda: of_streams(cloud) == {f"created={created}"})
+    stream.wait_saved()
+    assert warned(run, "PositionOutOfRange") == 2
+    assert re.search(ANEW, run.output)
+    assert "RecordsExpired" not in run.output
+    if not is_read:
+        assert len(stream.arrived()) == before + 100
+    before = len(stream.arrived())
+    run.kill()
+    run = stream.start()
+    stream.put(10)
+    wait_until("the rest arrives", lambda: set(stream.arrived()[before:]) == set(stream.sent[100:]))
+    assert warned(run, "PositionOutOfRange") == 0
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read_on(stream, cloud):
+    """It does not say which stream it is of."""
+    run = stream.start()
+    stream.put(40)
+    stream.wait_arrived()
+    stream.wait_saved()
+    run.kill()
+    with cloud.changed:
+        cloud.dis.checkpoints = {k: (number, "") for k, (number, _) in cloud.dis.checkpoints.items()}
+    run = stream.start()
+    stream.put(10)
+    stream.wait_arrived()
+    assert len(stream.arrived()) == 50
+    assert warned(run, "PositionOutOfRange") == 0
 
 
 def test_a_stream_that_is_made_again_is_read_from_its_oldest_record(stream, cloud, function):
@@ -398,7 +458,7 @@ def test_a_stream_that_is_made_again_is_read_from_its_oldest_record(stream, clou
     stream.wait_saved()
     before = len(stream.arrived())
     since = time.monotonic()
-    remade(stream, cloud, 20)
+    remade(stream, cloud, 20, told=False)
     wait_until("the list came again", lambda: listed_since(cloud, since), 30)
     wait_until("what is to come is lag", lambda: run.status()["lag"] > 0 or len(stream.arrived()) > before)
     wait_until("all arrive", lambda: set(stream.arrived()[before:]) == set(stream.sent), 15)
@@ -418,7 +478,7 @@ def test_a_stream_that_is_made_again_while_nobody_reads_it(stream, cloud):
     stream.wait_saved()
     before = len(stream.arrived())
     run.kill()
-    remade(stream, cloud, 20)
+    remade(stream, cloud, 20, told=False)
     run = stream.start()
     wait_until("all arrive", lambda: set(stream.arrived()[before:]) == set(stream.sent))
     stream.wait_saved()

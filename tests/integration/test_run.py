@@ -88,6 +88,23 @@ def test_help_fits_80_columns(command):
     assert said and [line for line in said.splitlines() if len(line) > 80 or line != line.rstrip()] == []
 
 
+@pytest.mark.parametrize(
+    ("after", "code", "said"),
+    [
+        ("1970-01-01T00:00:00Z", 0, "1970-01-02T00:00:00Z\n"),
+        ("1969-12-31T23:59:59Z", 2, ""),
+        ("1600-02-28T12:00:00Z", 2, ""),
+    ],
+)
+def test_runs_are_shown_since_1970(tmp_path, after, code, said):
+    file = tmp_path / "t.json"
+    file.write_text(json.dumps(trigger("t", {"timer": {"cron": "0 0 * * *"}}, "http://f/")))
+    command = [SLUICE, "preview", "-f", file, "--count=1", f"--after={after}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout) == (code, said)
+    assert code == 0 or "--after wants a time since 1970" in done.stderr
+
+
 @pytest.mark.parametrize("columns", [80, 100, 132, 200])
 def test_the_live_table_fits_its_terminal(function, tmp_path, columns):
     function.behave(status=418)  # a refusal, with words that fill a line

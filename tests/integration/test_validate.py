@@ -129,8 +129,9 @@ def test_what_kafka_takes_for_no_topic_is_refused(tmp_path, name):
 )
 def test_what_kafka_takes_for_a_topic_is_valid(tmp_path, name):
     file = tmp_path / "t.yaml"
-    file.write_text(KAFKA % (name, name))
-    assert validate(file) == (0, f"{file}: 1 trigger is valid\n")
+    for names in ((name, "letters"), ("orders", name)):
+        file.write_text(KAFKA % names)
+        assert validate(file) == (0, f"{file}: 1 trigger is valid\n")
 
 
 API = """apiVersion: sluice.dev/v1alpha1

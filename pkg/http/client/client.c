@@ -206,6 +206,15 @@ static void free_config(struct http_target_config *own)
                 free((void *)(uintptr_t)texts[i]);
 }
 
+/* A dot at a name's end keeps resolvers from their search domains. SNI and certificates have none (RFC 6066,
+ * section 3). */
+static struct str without_last_dot(struct str name)
+{
+        if (name.n > 1 && name.p[name.n - 1] == '.')
+                name.n--;
+        return name;
+}
+
 static int set_route(struct http_target *t, struct str no_proxy, struct error *err)
 {
         BUF_AT_END struct buf url = BUF_INIT(4096);
@@ -226,7 +235,7 @@ static int set_route(struct http_target *t, struct str no_proxy, struct error *e
         buf_printf(&url, memchr(name.p, ':', name.n) ? "http://[" STR_FMT "]:%u/" : "http://" STR_FMT ":%u/",
                    STR_ARG(name), t->url.port);
         t->connect_url = buf_take(&url);
-        t->tls_name = t->url.tls ? str_dup(name) : NULL;
+        t->tls_name = t->url.tls ? str_dup(without_last_dot(name)) : NULL;
         if (!t->host || !t->connect_url || (t->url.tls && !t->tls_name))
                 return error_memory(err);
         return numeric_address(t, err);

@@ -341,6 +341,9 @@ static int read_login(const char *path, const char *what, const struct http_sett
                                          LOGIN_MAX);
                 while (n && isspace((unsigned char)text[n - 1]))
                         n--;
+                if (memchr(text, 0, n))
+                        return error_set(err, ERROR_UNREACHABLE,
+                                         "the proxy's %s in %s holds a NUL byte: expected text", what, path);
                 if (n) {
                         value->max = LOGIN_MAX + 1;
                         buf_reset(value);

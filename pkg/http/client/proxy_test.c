@@ -173,14 +173,16 @@ static void close_after(struct call *c) { reply(c, 200, "Connection: close\r\n",
 
 static char login_folder[] = "/tmp/sluice-proxy-XXXXXX", user_file[64], password_file[64];
 
-static void write_login(const char *path, const char *text)
+static void write_bytes(const char *path, struct str text)
 {
         FILE *f = fopen(path, "w");
 
         assert_non_null(f);
-        assert_true(fputs(text, f) >= 0);
+        assert_int_equal(fwrite(text.p, 1, text.n, f), text.n);
         (void)fclose(f);
 }
+
+static void write_login(const char *path, const char *text) { write_bytes(path, str_of(text)); }
 
 /* Each new tunnel shows what the files say then; one that is gone leaves what was there. */
 static void a_password_is_given_and_may_change(void **state UNUSED)
@@ -194,6 +196,8 @@ static void a_password_is_given_and_may_change(void **state UNUSED)
         open_target(false, false,
                     (struct http_proxy){ .user_file = user_file, .password_file = password_file });
         expect_failure("the proxy's password can't be read from");
+        write_bytes(password_file, (struct str){ "half\0of it", 10 });
+        expect_failure("holds a NUL byte: expected text");
         write_login(password_file, "p@ss word\n");
         server.handle = close_after;
         assert_false(request()->failed);

@@ -151,6 +151,14 @@ static void another_name_is_refused(void **state UNUSED)
         expect_answer();
 }
 
+/* As in localhost., which resolvers look up as it is: no certificate has the dot, nor SNI. */
+static void a_dot_at_the_end_is_not_of_the_name(void **state UNUSED)
+{
+        serve(&leaf);
+        trust((struct http_tls){ .server_name = "localhost." });
+        expect_answer();
+}
+
 static void an_expired_certificate_is_named(void **state UNUSED)
 {
         serve(&expired);
@@ -332,6 +340,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_missing_ca_file_is_named, setup, teardown),
                 cmocka_unit_test_setup_teardown(without_settings_none_is_named, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_name_is_refused, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_dot_at_the_end_is_not_of_the_name, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_expired_certificate_is_named, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_client_certificate_is_demanded, setup, teardown),
                 cmocka_unit_test_setup_teardown(both_versions_are_spoken, setup, teardown),

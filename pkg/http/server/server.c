@@ -117,6 +117,14 @@ static void on_accept_again(struct task *t, usec now UNUSED)
                 loop_io_want(s->io, LOOP_READABLE);
 }
 
+/* getaddrinfo takes any number, and what is above 65535 as the rest of a division. */
+static bool is_port(struct str text)
+{
+        int64_t n;
+
+        return text.n && text.p[0] >= '0' && text.p[0] <= '9' && str_to_int64(text, &n) && n <= UINT16_MAX;
+}
+
 static int listen_on(const char *address, uint16_t *port, struct error *err)
 {
         struct str host = str_of(address);
@@ -133,8 +141,10 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
         } bound = { .v6 = { 0 } };
         socklen_t size = sizeof(bound);
 
-        if (!colon)
-                return error_set(err, ERROR_INVALID, "listen on \"%s\": expected ADDRESS:PORT", address);
+        if (!colon || !is_port(str_of(colon + 1)))
+                return error_set(err, ERROR_INVALID,
+                                 "listen on \"%s\": expected ADDRESS:PORT with a port from 0 to 65535",
+                                 address);
         host.n = (size_t)(colon - address);
         if (host.n >= 2 && host.p[0] == '[' && host.p[host.n - 1] == ']')
                 host = (struct str){ host.p + 1, host.n - 2 };
@@ -143,7 +153,11 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
                 return error_memory(err);
         r = getaddrinfo(name, colon + 1, &hints, &found);
         if (r != 0)
-                return error_set(err, ERROR_INVALID, "listen on \"%s\": %s", address, gai_strerror(r));
+                return error_set(
+                        err, ERROR_INVALID,
+                        "listen on \"%s\": %s: expected an address such as 127.0.0.1 or [::1], or none "
+                        "before the colon for all",
+                        address, gai_strerror(r));
         fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (fd < 0 && found->ai_family == AF_INET6 && host.n == 0) {
                 /* This machine has no IPv6: listen on every IPv4 address. */

@@ -989,8 +989,9 @@ static void draining_loses_no_request(void **state UNUSED)
 
 static void an_address_that_cannot_be_had_is_named(void **state UNUSED)
 {
-        static const char *const bad[] = { "nonsense", "300.1.1.1:80", "127.0.0.1:x", "localhost:80",
-                                           "192.0.2.1:0" };
+        static const char *const bad[] = { "nonsense",    "300.1.1.1:80",    "127.0.0.1:x", "localhost:80",
+                                           "192.0.2.1:0", "127.0.0.1:65536", ":99999",      ":+9",
+                                           ":-1",         "127.0.0.1:" };
 
         for (size_t i = 0; i < COUNT_OF(bad); i++) {
                 struct http_server_config config = {

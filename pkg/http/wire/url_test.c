@@ -71,11 +71,13 @@ static void what_is_no_url_is_refused(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 struct error err = { 0 };
                 struct url u = { .port = 42 };
+                FREE_AT_END char *named = str_dup(str_of(all[i]));
 
                 if (url_parse(str_of(all[i]), &u, &err) == 0)
                         fail_msg("\"%s\" was taken", all[i]);
                 assert_int_equal(err.kind, ERROR_INVALID);
-                assert_non_null(strstr(err.text, all[i]));
+                text_make_plain(named);
+                assert_non_null(strstr(err.text, named));
                 assert_int_equal(u.port, 42);
         }
 }

@@ -36,7 +36,7 @@ void dis_ask_for_app(const struct dis *d, struct cloud_request *q)
         writer_object_end(&w);
 }
 
-void dis_ask_to_save(const struct dis *d, const struct partition *at, struct str number, const char *metadata,
+void dis_ask_to_save(const struct dis *d, const struct partition *at, struct str number, struct str metadata,
                      struct cloud_request *q)
 {
         struct writer w;
@@ -51,8 +51,19 @@ void dis_ask_to_save(const struct dis *d, const struct partition *at, struct str
         writer_member_text(&w, "stream_name", d->spec->stream);
         writer_member_text(&w, "partition_id", at->name);
         writer_member_string(&w, "sequence_number", number);
-        writer_member_text(&w, "metadata", metadata);
+        writer_member_string(&w, "metadata", metadata);
         writer_object_end(&w);
+}
+
+static void ask_to_save(const struct dis *d, const struct partition *at, struct str mark,
+                        struct cloud_request *q)
+{
+        struct str number = str_cut(&mark, '/');
+        char text[40];
+        struct buf metadata = BUF_ON(text);
+
+        dis_write_metadata(mark.n ? number_of(mark) : at->first_of, &metadata);
+        dis_ask_to_save(d, at, number, buf_view(&metadata), q);
 }
 
 static void ask_for_cursor(const struct dis *d, const struct partition *at, struct str mark,
@@ -62,47 +73,21 @@ static void ask_for_cursor(const struct dis *d, const struct partition *at, stru
         buf_printf(&q->what, "cursor of partition %s", at->name);
         poller_query(q, "stream-name", str_of(d->spec->stream));
         poller_query(q, "partition-id", str_of(at->name));
-        if (mark.n && !at->reset) {
+        if (dis_position(at, mark) >= 0 && !at->reset) {
                 poller_query(q, "cursor-type", STR("AT_SEQUENCE_NUMBER"));
-                poller_query(q, "starting-sequence-number", mark);
-        } else if (at->by_time && !at->reset) {
+                poller_query_int(q, "starting-sequence-number", dis_position(at, mark));
+        } else if (at->by_time && !at->reset && !mark.n) {
                 poller_query(q, "cursor-type", STR("AT_TIMESTAMP"));
                 poller_query_int(q, "timestamp", d->spec->start_timestamp / USEC_MSEC);
         } else
                 poller_query(q, "cursor-type", STR("TRIM_HORIZON"));
 }
 
-void dis_start_over(const struct dis *d, struct partition *at, const char *why)
-{
-        if (!at->reset)
-                reader_warn(d->poller.reader, "PositionOutOfRange",
-                            "partition %s goes on at its oldest record: %s", at->name, why);
-        at->reset = true;
-        at->beyond = 0;
-        cursor_drop(at);
-}
-
-/* Only now, when no answer to an earlier question can bring the old cursor back, or show that it was right.
- */
-static void leave_position(const struct dis *d, struct partition *at)
-{
-        char why[200];
-
-        if (at->beyond < BEYOND_PROVEN)
-                return;
-        (void)snprintf(why, sizeof(why),
-                       "its position %lld lies beyond the end of the stream, %lld, which was probably "
-                       "deleted and made again",
-                       (long long)at->at, (long long)at->newest);
-        dis_start_over(d, at, why);
-        tell_lag(d, at);
-}
-
 static void ask_to_fetch(const struct dis *d, struct partition *at, const struct reader_job *job,
                          struct cloud_request *q)
 {
-        leave_position(d, at);
-        at->for_records = at->cursor.n && at->at == number_of(job->mark) &&
+        dis_leave_position(d, at);
+        at->for_records = at->cursor.n && at->at == dis_position(at, job->mark) &&
                           now_of(&d->poller) - at->since < CURSOR_LIFE;
         if (!at->for_records) {
                 ask_for_cursor(d, at, job->mark, q);
@@ -121,6 +106,8 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
 
         if (job->kind == READER_LOAD && at->load == LOAD_APP)
                 dis_ask_for_app(d, q);
+        else if (job->kind == READER_LOAD && at->load == LOAD_STREAM)
+                dis_ask_for_stream(d, q, 1);
         else if (job->kind == READER_LOAD)
                 dis_ask_for_checkpoint(d, at, q);
         else if (job->kind == READER_FETCH)
@@ -128,7 +115,7 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
         else if (at->make_app)
                 dis_ask_for_app(d, q);
         else
-                dis_ask_to_save(d, at, job->mark, "", q);
+                ask_to_save(d, at, job->mark, q);
 }
 
 /* ---- answers ------------------------------------------------------------ */
@@ -158,36 +145,34 @@ static enum poller_step begin(struct dis *d, struct partition *at)
 {
         int start = at->late ? DIS_TRIM_HORIZON : d->spec->start;
 
+        at->of = at->first_of = d->created;
+        at->another = false;
         if (start == DIS_AT_SEQUENCE_NUMBER)
                 mark_number(&d->poller, d->spec->start_sequence);
         at->by_time = start == DIS_AT_TIMESTAMP;
         return POLLER_DONE;
 }
 
-struct one_value {
-        struct json_value value;
+struct checkpoint {
+        struct json_value number, metadata;
 };
 static const struct json_member checkpoint_members[] = {
-        MEMBER(ANY, "sequence_number", struct one_value, value),
+        MEMBER(ANY, "sequence_number", struct checkpoint, number),
+        MEMBER(ANY, "metadata", struct checkpoint, metadata),
 };
 static const struct json_object checkpoint_object = JSON_OBJECT("the answer", checkpoint_members);
+struct cursor {
+        struct json_value text;
+};
 static const struct json_member cursor_members[] = {
-        MEMBER(TEXT, "partition_cursor", struct one_value, value, .required = true),
+        MEMBER(TEXT, "partition_cursor", struct cursor, text, .required = true),
 };
 static const struct json_object cursor_object = JSON_OBJECT("the answer", cursor_members);
 
-static enum poller_step loaded(struct dis *d, struct partition *at, struct str body, struct error *err)
+/* All is known of the checkpoint. */
+static enum poller_step begin_there(struct dis *d, struct partition *at)
 {
-        struct one_value number;
-
-        if (at->load == LOAD_APP) {
-                at->load = LOAD_CHECKPOINT;
-                return POLLER_AGAIN;
-        }
-        if (read_answer(body, &checkpoint_object, &number, err) < 0)
-                return POLLER_FAILED;
-        stand_at(d, at, dis_sequence_of(number.value));
-        at->reset = false;
+        dis_look_again(d, at);
         if (at->at > at->newest) /* the list is older, or the position of another stream: which one? */
                 poller_discover_by(&d->poller, now_of(&d->poller));
         if (at->at < 0)
@@ -196,19 +181,48 @@ static enum poller_step loaded(struct dis *d, struct partition *at, struct str b
         return POLLER_DONE;
 }
 
+static enum poller_step loaded(struct dis *d, struct partition *at, struct str body, struct error *err)
+{
+        struct checkpoint saved;
+        enum load_step step = at->load;
+        int64_t created;
+
+        at->load = LOAD_CHECKPOINT;
+        if (step == LOAD_APP)
+                return POLLER_AGAIN;
+        if (step == LOAD_STREAM && dis_read_created(d, body, err) < 0)
+                return POLLER_FAILED;
+        if (step == LOAD_STREAM) {
+                if (!d->proven)
+                        d->created = 0;
+                return begin_there(d, at);
+        }
+        if (read_answer(body, &checkpoint_object, &saved, err) < 0)
+                return POLLER_FAILED;
+        stand_at(d, at, dis_sequence_of(saved.number));
+        created = dis_read_metadata(dis_metadata_of(saved.metadata));
+        at->of = at->first_of = created ? created : d->created;
+        at->reset = false;
+        if (created && d->created && created != d->created && !d->proven) {
+                at->load = LOAD_STREAM; /* nothing is read before that is believed, or not */
+                return POLLER_AGAIN;
+        }
+        return begin_there(d, at);
+}
+
 static enum poller_step cursor_got(struct dis *d, struct partition *at, const struct reader_job *job,
                                    struct str body, struct error *err)
 {
-        struct one_value cursor;
+        struct cursor cursor;
 
         if (read_answer(body, &cursor_object, &cursor, err) < 0)
                 return POLLER_FAILED;
         buf_reset(&at->cursor);
-        json_value_add(cursor.value, &at->cursor);
+        json_value_add(cursor.text, &at->cursor);
         if (at->cursor.failed)
                 return (enum poller_step)error_memory(err);
-        if (at->at != number_of(job->mark))
-                stand_at(d, at, number_of(job->mark));
+        if (at->at != dis_position(at, job->mark))
+                stand_at(d, at, dis_position(at, job->mark));
         at->since = now_of(&d->poller);
         return POLLER_AGAIN;
 }
@@ -284,8 +298,12 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
 {
         struct dis_records got;
 
-        if (dis_read_records(body, d->spec->stream, str_of(at->name), at->reset ? -1 : at->at, job->page,
-                             &got, err) < 0) {
+        const struct dis_from from = { .stream = d->spec->stream,
+                                       .partition = str_of(at->name),
+                                       .number = at->reset ? -1 : at->at,
+                                       .created = at->of != at->first_of ? at->of : 0 };
+
+        if (dis_read_records(body, &from, job->page, &got, err) < 0) {
                 cursor_drop(at);
                 return POLLER_FAILED;
         }
@@ -362,6 +380,8 @@ static enum poller_step load_refused(struct dis *d, struct partition *at, const 
         enum load_step step = at->load;
 
         at->load = LOAD_CHECKPOINT;
+        if (step == LOAD_STREAM)
+                return POLLER_FAILED;
         if (step == LOAD_APP)
                 return is(r, "DIS.4330") ? POLLER_AGAIN : POLLER_FAILED;
         if (is(r, "DIS.4332")) {

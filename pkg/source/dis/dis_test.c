@@ -4,6 +4,7 @@
 #include "tests/sim/memory.h"
 
 #include "source/dis/first.c"
+#include "source/page.h"
 #include "tests/support/clock.h"
 
 #include <setjmp.h>
@@ -83,6 +84,23 @@ static void records_are_read_once_and_in_order(void **state)
         /* The end: until it is described again. */
         assert_int_equal(fetch(b, "{\"next_partition_cursor\":null,\"records\":[]}"), 0);
         assert_int_equal(b->at.end, 7);
+}
+
+#define PLAIN(number) "{\"data\":\"YQ==\",\"sequence_number\":\"" number "\"}"
+
+/* What comes late in an answer must not pass for what was delivered. */
+static void an_answer_out_of_order_is_refused(void **state)
+{
+        struct bench *b = *state;
+
+        assert_int_equal(fetch(b, "{\"records\":[" PLAIN("2") "," PLAIN("1") "," PLAIN("0") "]}"), -1);
+        assert_int_equal(b->at.at, -1);
+        assert_int_equal(fetch(b, "{\"records\":[" PLAIN("0") "," PLAIN("2") "," PLAIN("1") "]}"), -1);
+        assert_int_equal(b->at.at, -1);
+        /* Twice the same is none of it, nor what lies before the answer. */
+        assert_int_equal(fetch(b, "{\"records\":[" PLAIN("3") "," PLAIN("4") "," PLAIN("3") "]}"), 2);
+        assert_int_equal(fetch(b, "{\"records\":[" PLAIN("5") "," PLAIN("2") "," PLAIN("6") "]}"), 2);
+        assert_int_equal(b->at.at, 7);
 }
 
 /* The answer to another question would skip what lies between. */
@@ -543,7 +561,7 @@ static void lists_are_read_as_they_come(void **state)
                   "{}],"
                   "\"sequence_number_range\":null,\"parent_partitions\":null}],\"has_more_partitions\":"
                   "\"true\"}",
-                  POLLER_DONE, 3 },
+                  POLLER_DONE, 2 },
         };
         struct bench *b = *state;
 
@@ -650,6 +668,213 @@ static void a_position_beyond_the_end_is_left_once_two_lists_say_so(void **state
         list_at_once(b, &set, "{\"partitions\":[{\"partition_id\":\"0\",\"status\":\"ACTIVE\"}]}");
         list_at_once(b, &set, "{\"partitions\":[{\"partition_id\":\"0\",\"status\":\"ACTIVE\"}]}");
         ask_of(b, at, "3", records, NULL); /* no range is no end */
+        close_first(b);
+}
+
+/* What is saved of a mark. */
+static void expect_saved(struct bench *b, struct partition *at, const char *mark, const char *number,
+                         const char *metadata)
+{
+        struct reader_job job = { .kind = READER_SAVE, .own = at, .mark = str_of(mark) };
+        struct cloud_request q = { .path.max = 4096, .query.max = 4096, .body.max = 4096, .what.max = 4096 };
+        JSON_AT_END json_t *body = NULL;
+
+        dis_ops.ask(&b->d.poller, &job, &q);
+        body = json_loadb(q.body.p, q.body.n, 0, NULL);
+        assert_string_equal(json_string_value(json_object_get(body, "sequence_number")), number);
+        assert_string_equal(json_string_value(json_object_get(body, "metadata")), metadata);
+        buf_done(&q.path);
+        buf_done(&q.query);
+        buf_done(&q.body);
+        buf_done(&q.what);
+}
+
+static char mark_seen[64];
+
+/* The mark of an answer's record. */
+static const char *mark_of(struct bench *b, struct partition *at, const char *body)
+{
+        struct reader_job job = { .kind = READER_FETCH, .own = at, .name = STR("0") };
+        struct error err;
+
+        job.page = poller_sample_begin(&err);
+        assert_non_null(job.page);
+        at->for_records = true;
+        assert_int_equal(dis_ops.answered(&b->d.poller, &job, str_of(body), &err), POLLER_DONE);
+        assert_non_null(job.page->first);
+        (void)snprintf(mark_seen, sizeof(mark_seen), STR_FMT, STR_ARG(job.page->first->mark));
+        page_reject(job.page);
+        return mark_seen;
+}
+
+#define MADE_AT(time, range)                                                                                 \
+        "{\"partitions\":[" PARTITION("0", "ACTIVE", range) "," PARTITION("1", "DELETED",                    \
+                                                                          range) "],"                        \
+                                                                                 "\"create_time\":" time "}"
+#define OLD "1767225600000"
+#define NEW "1767225660500"
+static const char anew[] = "partition shardId-0000000000 goes on at its oldest record: its position 20 is of "
+                           "the stream that was created at 2026-01-01T00:00:00Z; that was deleted, and made "
+                           "again at 2026-01-01T00:01:00.5Z";
+
+static struct set_clock made_set;
+static const struct clock made_clock = SET_CLOCK(&made_set);
+
+static struct partition *open_made(struct bench *b, const char *list)
+{
+        made_set.monotonic = USEC_HOUR;
+        b->services.clock = &made_clock;
+        b->d.told_created = b->d.created = 0;
+        open_first(b);
+        spec.start = DIS_TRIM_HORIZON;
+        list_at_once(b, &made_set, list);
+        return b->d.partitions;
+}
+
+static struct partition *open_made_twice(struct bench *b, const char *list)
+{
+        struct partition *at = open_made(b, list);
+
+        list_at_once(b, &made_set, list);
+        return at;
+}
+
+/* The new stream has a record of that number, and more behind it. */
+static void a_position_in_another_stream_is_left(void **state)
+{
+        static const char at_number[] = "AT_SEQUENCE_NUMBER&starting-sequence-number=20",
+                          oldest[] = "cursor-type=TRIM_HORIZON";
+        struct bench *b = *state;
+        struct partition *at;
+
+        at = open_made_twice(b, MADE_AT(OLD, "[0 : 20]"));
+        assert_int_equal(
+                load_of(b, at, "{\"sequence_number\":\"20\",\"metadata\":\"created=" OLD "\"}", "20"),
+                POLLER_DONE);
+        ask_of(b, at, "20", at_number, NULL);
+        list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+        ask_of(b, at, "20", at_number, NULL);
+        b->d.poller.discover_by = 0;
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
+        assert_int_equal(b->d.poller.discover_by, made_set.monotonic + 2 * USEC_SEC);
+        ask_of(b, at, "20", at_number, NULL);
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
+        assert_int_equal(reader_lag(b->d.poller.reader), 2 * 90);
+        ask_of(b, at, "20", oldest, anew);
+        /* Nothing comes yet, and what was delivered of the old one is saved as that. */
+        assert_int_equal(fetch_of(b, at, "{\"records\":[],\"next_partition_cursor\":\"old\"}"), 0);
+        ask_of(b, at, "20", "partition-cursor=old", NULL);
+        expect_saved(b, at, "20", "20", "created=" OLD);
+        assert_string_equal(mark_of(b, at, RECORD("0")), "1/" NEW);
+        ask_of(b, at, "1/" NEW, "partition-cursor=old", NULL);
+        expect_saved(b, at, "1/" NEW, "1", "created=" NEW);
+        /* The answer was given up, and the old mark is what there is. */
+        ask_of(b, at, "20", oldest, NULL);
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
+        cursor_drop(at);
+        ask_of(b, at, "1/" NEW, "AT_SEQUENCE_NUMBER&starting-sequence-number=1", NULL);
+        close_first(b);
+}
+
+static void a_checkpoint_says_which_stream_it_is_of(void **state)
+{
+        static const struct {
+                const char *listed, *saved, *why, *metadata;
+                const char *described; /* once more, before anything is read */
+        } all[] = {
+                { MADE_AT(OLD, "[0 : 90]"), "created=" OLD, NULL, "created=" OLD, NULL },
+                { MADE_AT(NEW, "[0 : 90]"), "created=" OLD, anew, "created=" OLD, MADE_AT(NEW, "[0 : 90]") },
+                { MADE_AT(NEW, "[0 : 90]"), "first start created=" OLD, anew, "created=" OLD,
+                  MADE_AT(NEW, "[0 : 90]") },
+                { MADE_AT("\"" NEW "\"", "[0 : 90]"), "created=" OLD, anew, "created=" OLD,
+                  MADE_AT(NEW, "[0 : 90]") },
+                /* the list is older than the checkpoint */
+                { MADE_AT(OLD, "[0 : 90]"), "created=" NEW, NULL, "created=" NEW, MADE_AT(NEW, "[0 : 90]") },
+                /* of an earlier version, or of another client */
+                { MADE_AT(NEW, "[0 : 90]"), "", NULL, "created=" NEW, NULL },
+                { MADE_AT(NEW, "[0 : 90]"), "first start", NULL, "created=" NEW, NULL },
+                { MADE_AT(NEW, "[0 : 90]"), "created=x", NULL, "created=" NEW, NULL },
+                { MADE_AT("null", "[0 : 90]"), "created=" OLD, NULL, "created=" OLD, NULL },
+                { MADE_AT("null", "[0 : 90]"), "", NULL, "", NULL },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf answer = BUF_INIT(4096);
+                struct partition *at = open_made(b, all[i].listed);
+
+                buf_printf(&answer, "{\"metadata\":\"%s\",\"sequence_number\":\"20\"}", all[i].saved);
+                if (all[i].described) {
+                        assert_int_equal(load_of(b, at, answer.p, ""), POLLER_AGAIN);
+                        assert_int_equal(load_of(b, at, all[i].described, "20"), POLLER_DONE);
+                } else
+                        assert_int_equal(load_of(b, at, answer.p, "20"), POLLER_DONE);
+                list_at_once(b, &made_set, all[i].described ? all[i].described : all[i].listed);
+                ask_of(b, at, "20", all[i].why ? "TRIM_HORIZON" : "AT_SEQUENCE_NUMBER", all[i].why);
+                expect_saved(b, at, "20", "20", all[i].metadata);
+                close_first(b);
+        }
+}
+
+/* Of replicas that are behind, or a service that makes it up: "now", each time. */
+static void another_time_is_believed_if_it_comes_twice(void **state)
+{
+        struct bench *b = *state;
+        struct partition *at;
+
+        at = open_made_twice(b, MADE_AT(NEW, "[0 : 20]"));
+        assert_int_equal(load_of(b, at, "{\"sequence_number\":\"20\"}", "20"), POLLER_DONE);
+        for (int i = 0; i < 4; i++) {
+                b->d.poller.discover_by = 0;
+                list_at_once(b, &made_set, i % 2 ? MADE_AT(NEW, "[0 : 20]") : MADE_AT(OLD, "[0 : 90]"));
+                assert_int_equal(b->d.poller.discover_by, i < 2 ? made_set.monotonic + 2 * USEC_SEC : 0);
+                ask_of(b, at, "20", "starting-sequence-number=20", NULL);
+        }
+        list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+        list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+        ask_of(b, at, "20", "TRIM_HORIZON",
+               "partition shardId-0000000000 goes on at its oldest record: its position 20 is of the stream "
+               "that was created at 2026-01-01T00:01:00.5Z; that was deleted, and made again at "
+               "2026-01-01T00:00:00Z");
+        close_first(b);
+}
+
+/* The position goes on to be read, with what was saved of it, until two descriptions agree. */
+static void a_time_that_changes_each_time_is_none(void **state)
+{
+        struct bench *b = *state;
+        struct partition *at = open_made(b, MADE_AT("5", "[0 : 90]"));
+
+        assert_int_equal(load_of(b, at, "{\"sequence_number\":\"20\",\"metadata\":\"created=4\"}", ""),
+                         POLLER_AGAIN);
+        assert_int_equal(load_of(b, at, "{\"create_time\":6}", "20"), POLLER_DONE);
+        list_at_once(b, &made_set, MADE_AT("7", "[0 : 90]"));
+        ask_of(b, at, "20", "starting-sequence-number=20", NULL);
+        expect_saved(b, at, "20", "20", "created=4");
+        close_first(b);
+}
+
+/* Both what had no position yet, and what was read to its end and takes nothing more. */
+static void nothing_of_another_stream_was_read(void **state)
+{
+        struct bench *b = *state;
+        struct partition *at, *closed;
+
+        at = open_made_twice(b, MADE_AT(OLD, "[0 : 90]"));
+        closed = at->hh.next;
+        assert_int_equal(load_of(b, at, "{\"sequence_number\":\"-1\"}", ""), POLLER_DONE);
+        assert_int_equal(load_of(b, closed, "{\"sequence_number\":\"90\"}", "90"), POLLER_DONE);
+        buf_text(&at->cursor, "of the old one");
+        assert_int_equal(fetch_of(b, closed, "{\"records\":[],\"next_partition_cursor\":null}"), 0);
+        assert_int_equal(closed->end, 90);
+        dis_ops.left(&b->d.poller, closed);
+        list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
+        assert_false(closed->found);
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 60]"));
+        list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 60]"));
+        assert_int_equal(closed->end, -1);
+        assert_true(closed->late); /* whatever startPosition says */
+        ask_of(b, at, "", "TRIM_HORIZON", NULL);
         close_first(b);
 }
 
@@ -782,6 +1007,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(records_are_read_once_and_in_order, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_answer_out_of_order_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_answer_from_further_on_is_not_taken_at_once, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(without_memory_no_record_becomes_another, setup, teardown),
@@ -796,6 +1022,11 @@ int main(void)
                 cmocka_unit_test_setup_teardown(lists_are_read_as_they_come, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_position_beyond_the_end_is_left_once_two_lists_say_so,
                                                 setup, teardown),
+                cmocka_unit_test_setup_teardown(a_position_in_another_stream_is_left, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_checkpoint_says_which_stream_it_is_of, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_time_that_changes_each_time_is_none, setup, teardown),
+                cmocka_unit_test_setup_teardown(another_time_is_believed_if_it_comes_twice, setup, teardown),
+                cmocka_unit_test_setup_teardown(nothing_of_another_stream_was_read, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_app_may_have_no_states, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_first_start_saves_the_end_of_each_the_first_one_last,
                                                 setup, teardown),

@@ -12,8 +12,17 @@
  * that nothing was saved, so none saves a position behind what was there when the last one ended. */
 
 enum { STATES_MOST = 1000 };
-/* In the metadata of these checkpoints: what other clients saved is no first start. */
+/* In the metadata of these checkpoints: what other clients saved is no first start. When the stream was
+ * created follows. */
 static const char FIRST_START[] = "first start";
+
+struct str dis_metadata_of(struct json_value saved)
+{
+        struct str text = saved.is_string ? saved.text : (struct str){ 0 };
+        size_t n = str_starts(text, str_of(FIRST_START)) ? strlen(FIRST_START) : 0;
+
+        return str_trim((struct str){ text.p + n, text.n - n });
+}
 
 /* Could be read when the list was: no later one, which is read from its beginning. */
 static bool takes_part(const struct partition *at) { return !at->late; }
@@ -52,14 +61,17 @@ static struct partition *one_with_checkpoint(struct dis *d)
 
 void dis_first_ask(struct dis *d, struct cloud_request *q)
 {
-        char number[24];
+        char number[24], text[64];
+        struct buf metadata = BUF_ON(text);
 
         switch (d->first) {
         case FIRST_APP: dis_ask_for_app(d, q); return;
         case FIRST_CHECK: dis_ask_for_checkpoint(d, d->at, q); return;
         case FIRST_SAVE:
                 (void)snprintf(number, sizeof(number), "%lld", (long long)d->at->newest);
-                dis_ask_to_save(d, d->at, str_of(number), FIRST_START, q);
+                buf_printf(&metadata, "%s%s", FIRST_START, d->created ? " " : "");
+                dis_write_metadata(d->created, &metadata);
+                dis_ask_to_save(d, d->at, str_of(number), buf_view(&metadata), q);
                 return;
         case FIRST_STATE:
         case FIRST_OVER:
@@ -180,7 +192,8 @@ enum poller_step dis_first_answered(struct dis *d, struct str body, struct error
                 return state_got(d, body, err);
         if (read_answer(body, &saved_object, &last, err) < 0)
                 return POLLER_FAILED;
-        return last.metadata.is_string && str_is(last.metadata.text, FIRST_START) ? save_next(d) : over(d);
+        return last.metadata.is_string && str_starts(last.metadata.text, str_of(FIRST_START)) ? save_next(d)
+                                                                                              : over(d);
 }
 
 enum poller_step dis_first_refused(struct dis *d, const struct cloud_error *r)

@@ -3,7 +3,13 @@
 #include <stdio.h>
 
 enum { PARTITIONS_MOST = 10000, LIST_MOST = 500 };
-static const usec ASK_AGAIN = 2 * USEC_SEC;
+
+void dis_ask_for_stream(const struct dis *d, struct cloud_request *q, int partitions)
+{
+        buf_printf(&q->path, "/v2/{project_id}/streams/%s", d->spec->stream);
+        buf_printf(&q->what, "stream %s", d->spec->stream);
+        poller_query_int(q, "limit_partitions", partitions);
+}
 
 void dis_discover(struct poller *p, struct cloud_request *q)
 {
@@ -13,8 +19,7 @@ void dis_discover(struct poller *p, struct cloud_request *q)
                 dis_first_ask(d, q);
                 return;
         }
-        buf_printf(&q->path, "/v2/{project_id}/streams/%s", d->spec->stream);
-        buf_printf(&q->what, "stream %s", d->spec->stream);
+        dis_ask_for_stream(d, q, LIST_MOST);
         if (*d->after)
                 poller_query(q, "start_partitionId", str_of(d->after));
         else {
@@ -22,7 +27,6 @@ void dis_discover(struct poller *p, struct cloud_request *q)
                 d->described = 0;
         }
         d->listing_at = now_of(p);
-        poller_query_int(q, "limit_partitions", LIST_MOST);
 }
 
 bool dis_read_name(struct json_value id, char out[DIS_NAME_MOST + 1])
@@ -95,6 +99,7 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
         at->load = LOAD_CHECKPOINT;
         at->make_app = at->by_time = at->reset = at->found = false;
         at->empty_since = at->empty = 0;
+        at->another = false;
         cursor_drop(at);
         if (reader_add(d->poller.reader, str_of(at->name), at, &at->track, &why) == 0) {
                 at->added = true;
@@ -108,20 +113,6 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
         return -1;
 }
 
-/* Does it stand beyond the end of what the stream has? A list that was asked for before it got there does not
- * know, nor does one without a range; and one that was read elsewhere, or is about to be, stands nowhere. */
-static void look_beyond(struct dis *d, struct partition *at, struct json_value range)
-{
-        if (!at->added || at->at < 0 || at->reset || !range.is_string || at->described_at <= at->stands_since)
-                return;
-        if (at->at <= at->newest) {
-                at->beyond = 0;
-                return;
-        }
-        if (++at->beyond < BEYOND_PROVEN) /* a replica that is behind has caught up by then */
-                poller_discover_by(&d->poller, now_of(&d->poller) + ASK_AGAIN);
-}
-
 struct told { /* of a partition */
         struct json_value id, status, range;
 };
@@ -131,6 +122,16 @@ static const struct json_member told_members[] = {
         MEMBER(ANY, "sequence_number_range", struct told, range),
 };
 static const struct json_object told_object = JSON_OBJECT("a partition", told_members);
+
+/* Where it ended in the stream before is no end of another one, in which all that it has is new. */
+static void look_at_end(const struct dis *d, struct partition *at)
+{
+        if (at->added || !at->of || !d->created || at->of == d->created)
+                return;
+        at->of = d->created;
+        at->end = -1;
+        at->late = true;
+}
 
 struct listing {
         struct told told; /* the one that is read */
@@ -152,6 +153,7 @@ static int take_partition(void *object, struct error *err)
                 return -1;
         d->described++;
         at->described_at = d->listing_at;
+        look_at_end(d, at);
         if (str_is(l->told.status.text, "EXPIRED")) {
                 if (at->added)
                         reader_end(d->poller.reader, at->track);
@@ -162,7 +164,8 @@ static int take_partition(void *object, struct error *err)
                 d->unsettled = true;
                 return 0;
         }
-        look_beyond(d, at, l->told.range);
+        dis_look_again(d, at);
+        dis_look_beyond(d, at, l->told.range.is_string);
         tell_lag(d, at);
         if (at->added)
                 return 0;
@@ -215,12 +218,33 @@ static const struct json_member listing_members[] = {
 };
 static const struct json_object listing_object = JSON_OBJECT("the answer", listing_members);
 
+struct stream {
+        struct json_value created;
+};
+/* By itself, since what the list says of partitions depends on it, wherever it stands. */
+static const struct json_member stream_members[] = {
+        MEMBER(ANY, "create_time", struct stream, created),
+};
+static const struct json_object stream_object = JSON_OBJECT("the answer", stream_members);
+
+int dis_read_created(struct dis *d, struct str body, struct error *err)
+{
+        struct stream stream;
+
+        if (read_answer(body, &stream_object, &stream, err) < 0)
+                return -1;
+        dis_told_created(d, MAX_OF(dis_sequence_of(stream.created), (int64_t)0));
+        return 0;
+}
+
 static enum poller_step listed(struct dis *d, struct str body, struct error *err)
 {
         struct listing l = { .d = d };
         char before[DIS_NAME_MOST + 1];
 
         (void)snprintf(before, sizeof(before), "%s", d->after);
+        if (!*before && dis_read_created(d, body, err) < 0)
+                return POLLER_FAILED;
         if (read_answer(body, &listing_object, &l, err) < 0) {
                 *d->after = 0; /* what was not read is not passed by */
                 return POLLER_FAILED;

@@ -25,9 +25,10 @@ static const struct json_object item_object = JSON_OBJECT("a record", item_membe
 struct reading {
         struct item item;
         struct json_value next;
-        const char *stream;
         struct str partition;
-        int64_t from;
+        int64_t asked, from; /* from: behind what was read last */
+        int64_t row;         /* the answer holds all from it to from */
+        int64_t created;
         struct page *page;
         struct dis_records *out;
         struct str *cursor; /* where its records find it */
@@ -62,12 +63,16 @@ static bool keep_data(struct reading *g, struct str *out)
 
 static struct record *begin_record(struct reading *g)
 {
-        char number[24];
-        struct buf mark = BUF_ON(number);
+        char text[48];
+        struct buf mark = BUF_ON(text);
 
         g->id.n = g->id_n;
         buf_int(&g->id, g->item.sequence);
         buf_int(&mark, g->from);
+        if (g->created) {
+                buf_char(&mark, '/');
+                buf_int(&mark, g->created);
+        }
         if (g->id.failed)
                 page_no_memory(g->page);
         return page_record(g->page, buf_view(&g->id), buf_view(&mark));
@@ -85,9 +90,16 @@ static int add_record(void *object, struct error *err)
                 return error_set(err, ERROR_PROTOCOL, "a record has no sequence_number");
         g->out->n++;
         if (item->sequence < g->from) {
+                /* It may be new, and would be taken for one that was delivered. */
+                if (item->sequence >= g->asked && item->sequence < g->row)
+                        return error_set(err, ERROR_PROTOCOL,
+                                         "records are out of order: %lld comes after %lld",
+                                         (long long)item->sequence, (long long)g->from - 1);
                 g->out->repeated = true;
                 return 0;
         }
+        if (item->sequence != g->from)
+                g->row = item->sequence;
         g->from = item->sequence + 1;
         if (!keep_data(g, &data))
                 return error_set(err, ERROR_PROTOCOL, "the data of a record is no Base64");
@@ -112,12 +124,14 @@ static const struct json_member answer_members[] = {
 };
 static const struct json_object answer_object = JSON_OBJECT("the answer", answer_members);
 
-int dis_read_records(struct str body, const char *stream, struct str partition, int64_t from,
-                     struct page *page, struct dis_records *out, struct error *err)
+int dis_read_records(struct str body, const struct dis_from *from, struct page *page, struct dis_records *out,
+                     struct error *err)
 {
-        struct reading g = { .stream = stream,
-                             .partition = partition,
-                             .from = from,
+        struct reading g = { .partition = from->partition,
+                             .asked = from->number,
+                             .from = from->number,
+                             .row = from->number,
+                             .created = from->created,
                              .page = page,
                              .out = out,
                              .cursor = page_keep(page, sizeof(*g.cursor)),
@@ -125,7 +139,7 @@ int dis_read_records(struct str body, const char *stream, struct str partition, 
                              .text = BUF_INIT((size_t)RECORD_MOST) };
         int result;
 
-        buf_printf(&g.id, "%s/" STR_FMT "/", stream, STR_ARG(partition));
+        buf_printf(&g.id, "%s/" STR_FMT "/", from->stream, STR_ARG(from->partition));
         g.id_n = g.id.n;
         *out = (struct dis_records){ .first = -1, .last = -1 };
         result = g.cursor ? json_read_object(body, &answer_object, &g, err) : error_memory(err);
@@ -269,6 +283,9 @@ static int dis_sample(const struct trigger *t, const struct node *document, usec
                       struct error *err)
 {
         const struct dis_spec *spec = t->source_spec;
+        const struct dis_from from = { .stream = spec->stream,
+                                       .partition = STR("shardId-0000000000"),
+                                       .number = -1 };
         BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
         struct page *page = poller_sample_begin(err);
         struct dis_records got;
@@ -277,10 +294,8 @@ static int dis_sample(const struct trigger *t, const struct node *document, usec
                 return -1;
         write_sample(document, wall, &answer);
         return poller_sample_end(page,
-                                 answer.failed
-                                         ? error_memory(err)
-                                         : dis_read_records(buf_view(&answer), spec->stream,
-                                                            STR("shardId-0000000000"), -1, page, &got, err),
+                                 answer.failed ? error_memory(err)
+                                               : dis_read_records(buf_view(&answer), &from, page, &got, err),
                                  out, err);
 }
 

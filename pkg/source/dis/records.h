@@ -20,7 +20,14 @@ struct dis_records {
         int64_t first, last; /* sequence numbers of those that were new; -1: there are none */
         struct str cursor;   /* the next one, in the page; p NULL: the partition ends here */
 };
-/* Reads an answer to GetRecords into a page. What lies below from, or not above what stands before it, was
- * delivered already and is left out; from -1: nothing was. partition: borrowed by the records. */
-int dis_read_records(struct str body, const char *stream, struct str partition, int64_t from, struct page *,
-                     struct dis_records *, struct error *) MUST_CHECK;
+/* What is read: what lies below the number was delivered already, -1: nothing was. */
+struct dis_from {
+        const char *stream;
+        struct str partition; /* borrowed by the records */
+        int64_t number;
+        int64_t created; /* when the stream was, for the marks to say so; 0: they don't */
+};
+/* Reads an answer to GetRecords into a page. What lies below the number, or not above what stands before it,
+ * is left out. */
+int dis_read_records(struct str body, const struct dis_from *, struct page *, struct dis_records *,
+                     struct error *) MUST_CHECK;

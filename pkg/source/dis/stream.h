@@ -10,7 +10,7 @@
 
 enum { DIS_NAME_MOST = 64 };
 
-enum load_step { LOAD_CHECKPOINT, LOAD_APP };
+enum load_step { LOAD_CHECKPOINT, LOAD_APP, LOAD_STREAM };
 
 /* Known until the source is closed, whether it is a track now or not. */
 struct partition {
@@ -34,6 +34,9 @@ struct partition {
         usec since;
         usec stands_since; /* when that position became known: an older list knows nothing of it */
         unsigned beyond;   /* lists in a row by which it lies beyond the end, asked for since */
+        int64_t of;        /* when the stream was created that the position is of; ms, 0: unknown */
+        int64_t first_of;  /* of marks that do not say it: as it was when the partition was added */
+        bool another;      /* the stream is another one now */
         int64_t ahead;     /* an answer began there instead, and was not taken; -1: none did */
         usec described_at; /* when the list was asked for that described it */
         /* Answers without records in a row: when the first came, on both clocks (0: the last one had some),
@@ -55,9 +58,13 @@ struct dis {
         char after[DIS_NAME_MOST + 1]; /* the last partition of the list so far */
         bool listed;                   /* the whole list was seen once */
         usec listing_at;               /* when the list was asked for, or its part */
-        unsigned described;            /* partitions, by the list so far */
-        const struct partition *held;  /* the one that the status names as held up; NULL: none */
-        bool unsettled;                /* a partition had no range, while the stream is rescaled */
+        int64_t told_created; /* when the stream was created, as it was described last; ms, 0: not told */
+        int64_t created;      /* the same, as the first description said, and then two in a row; 0: unknown */
+        bool proven;          /* the last two agreed */
+        unsigned disagreed;   /* descriptions in a row, each of which said something else */
+        unsigned described;   /* partitions, by the list so far */
+        const struct partition *held; /* the one that the status names as held up; NULL: none */
+        bool unsettled;               /* a partition had no range, while the stream is rescaled */
 };
 
 static inline struct dis *dis_of(const struct poller *p) { return CONTAINER_OF(p, struct dis, poller); }
@@ -77,10 +84,11 @@ static inline void stand_at(const struct dis *d, struct partition *at, int64_t n
         at->beyond = 0;
 }
 
-/* Once the position is none of the stream, all that it has is still to come. */
+bool dis_stands_nowhere(const struct partition *); /* its position is none of the stream, as it seems */
+/* Then all that it has is still to come. */
 static inline void tell_lag(const struct dis *d, const struct partition *at)
 {
-        int64_t from = at->at < 0 || at->reset || at->beyond ? at->oldest : at->at;
+        int64_t from = at->at < 0 || at->reset || dis_stands_nowhere(at) ? at->oldest : at->at;
 
         if (at->added)
                 reader_behind(d->poller.reader, at->track, MAX_OF(at->newest - from, (int64_t)0));
@@ -93,9 +101,6 @@ static inline int read_answer(struct str body, const struct json_object *o, void
         return err->kind == ERROR_PROTOCOL ? error_wrap(err, "an answer that can't be read") : -1;
 }
 
-/* By so many lists in a row it is no mistake of a replica that is behind: the stream was made again. */
-enum { BEYOND_PROVEN = 2 };
-
 /* Why nothing is read, as long as nothing is. */
 static inline void say_unread(const struct dis *d, const char *why)
 {
@@ -103,6 +108,20 @@ static inline void say_unread(const struct dis *d, const char *why)
                       d->spec->stream, why);
 }
 
+/* again.c. The number of a mark; -1: there is none, or it is of another stream. */
+int64_t dis_position(const struct partition *, struct str mark);
+/* Of a checkpoint: when the stream was created that it is of; 0: it is not said. */
+void dis_write_metadata(int64_t created, struct buf *);
+int64_t dis_read_metadata(struct str);
+struct str dis_metadata_of(struct json_value); /* of any checkpoint, without what the first start adds */
+/* The stream was described: when it was created, as it says. */
+void dis_told_created(struct dis *, int64_t);
+/* Does the partition stand in another stream than the one that is described, or beyond its end? */
+void dis_look_again(struct dis *, struct partition *);
+void dis_look_beyond(struct dis *, struct partition *, bool has_range);
+/* Then it leaves its position. Only when nothing is under way: no answer to an earlier question can bring the
+ * old cursor back any more, or show that it was right. */
+void dis_leave_position(const struct dis *, struct partition *);
 /* It goes on at the oldest record there is, with the next cursor. */
 void dis_start_over(const struct dis *, struct partition *, const char *why);
 /* Of the poller's operations: the list of partitions. */
@@ -114,9 +133,11 @@ void dis_first_ask(struct dis *, struct cloud_request *);
 enum poller_step dis_first_answered(struct dis *, struct str body, struct error *);
 enum poller_step dis_first_refused(struct dis *, const struct cloud_error *);
 /* What several of them ask for, and how answers are read. */
+void dis_ask_for_stream(const struct dis *, struct cloud_request *, int partitions);
+int dis_read_created(struct dis *, struct str body, struct error *);
 void dis_ask_for_app(const struct dis *, struct cloud_request *);
 void dis_ask_for_checkpoint(const struct dis *, const struct partition *, struct cloud_request *);
-void dis_ask_to_save(const struct dis *, const struct partition *, struct str number, const char *metadata,
+void dis_ask_to_save(const struct dis *, const struct partition *, struct str number, struct str metadata,
                      struct cloud_request *);
 int64_t dis_sequence_of(struct json_value); /* as text or as a number; -1: there is none */
 /* "3" and "shardId-0000000003" are the same one: it is called by the long name. false: it is no name. */

@@ -21,7 +21,7 @@ struct message { /* a record of ours */
         struct message *free_next;
         struct partition *partition;
         rd_kafka_message_t *native;  /* NULL once detached */
-        rd_kafka_headers_t *headers; /* of a detached message; NULL: none */
+        rd_kafka_headers_t *headers; /* NULL: none; the native message's, ours when it is detached */
         int64_t timestamp;           /* the broker's, in milliseconds, whatever the producer wrote */
         usec lent_at;                /* wall; where the broker has no time for it */
         char *copy;

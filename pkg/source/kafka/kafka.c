@@ -46,6 +46,37 @@ const struct type kafka_type = TYPE("KafkaSource", struct kafka_spec, kafka_fiel
                                     "null value reaches the function as JSON null, "
                                     "a value that is not valid UTF-8 as its Base64.");
 
+static bool contains(const struct strings *all, const char *one)
+{
+        for (size_t i = 0; i < all->n; i++)
+                if (str_equal_nocase(str_of(all->list[i]), str_of(one)))
+                        return true;
+        return false;
+}
+
+/* By another name of the same broker it can't be seen. */
+bool kafka_fits(const void *object, const struct delivery_spec *d, struct buf *why)
+{
+        const struct kafka_spec *spec = object;
+        const struct dead_letter_kafka *letters = d->dead_letter ? d->dead_letter->kafka : NULL;
+        bool here = false;
+
+        if (!letters)
+                return true;
+        for (size_t i = 0; i < letters->bootstrap_servers.n; i++)
+                here = here || contains(&spec->bootstrap_servers, letters->bootstrap_servers.list[i]);
+        for (size_t i = 0; here && i < spec->topics.n; i++)
+                if (strcmp(spec->topics.list[i], letters->topic) == 0) {
+                        buf_printf(
+                                why,
+                                "topic %s is where delivery.deadLetter.kafka puts dead letters: each would "
+                                "come again as a record, without end; give the letters another topic",
+                                letters->topic);
+                        return false;
+                }
+        return true;
+}
+
 void kafka_group(const struct kafka_spec *spec, const struct trigger *t, struct buf *b)
 {
         if (spec->consumer_group)
@@ -83,6 +114,10 @@ static const char *number(char text[NUMBER], size_t value)
         return text;
 }
 
+/* KiB. A response is one block of memory. Of 4 MiB and more it would be mapped anew each time
+ * (return_memory() in cmd/sluice), which costs a page fault every four records of 1 KiB. */
+enum { FETCH_MOST = 3584 };
+
 static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const struct services *services,
                      struct error *err)
 {
@@ -91,7 +126,8 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
          * queue is read directly. It counts only the records' bytes: its structures, half as much again for
          * records of 1 KiB, and the fetch that overfills a queue are the other half. */
         size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 8, (size_t)256),
-               message = MIN_OF(MAX_OF(kilobytes / 4, (size_t)256), (size_t)1024);
+               message = MIN_OF(MAX_OF(kilobytes / 4, (size_t)256), (size_t)1024),
+               fetch = MIN_OF(MAX_OF(kilobytes / 2, (size_t)1024), (size_t)FETCH_MOST);
         char queued[NUMBER], of_message[NUMBER], of_fetch[NUMBER];
 
         strings_join(&spec->bootstrap_servers, &servers);
@@ -114,7 +150,7 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
                 { "statistics.interval.ms", "5000" },
                 { "queued.max.messages.kbytes", number(queued, kilobytes) },
                 { "fetch.message.max.bytes", number(of_message, message * 1024) },
-                { "fetch.max.bytes", number(of_fetch, MAX_OF(kilobytes / 2, (size_t)1024) * 1024) },
+                { "fetch.max.bytes", number(of_fetch, fetch * 1024) },
                 /* Since 2.2; before, a full queue is looked at again after up to a second. */
                 { "fetch.queue.backoff.ms", rd_kafka_version() >= 0x02020000 ? "5" : NULL },
         };
@@ -208,7 +244,7 @@ static void message_free(struct kafka *s, struct message *m)
 {
         if (m->native)
                 rd_kafka_message_destroy(m->native);
-        if (m->headers)
+        else if (m->headers)
                 rd_kafka_headers_destroy(m->headers);
         free(m->copy);
         m->native = NULL;
@@ -230,7 +266,9 @@ static struct record *lend(struct kafka *s, struct partition *p, rd_kafka_messag
                 return NULL;
         m->partition = p;
         m->native = native;
-        m->headers = NULL;
+        /* Once: when there are none, librdkafka looks again each time it is asked, and allocates for it. */
+        if (rd_kafka_message_headers(native, &m->headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+                m->headers = NULL;
         m->copy = NULL;
         id.p = m->id;
         id.cap = id.max = s->id_size;
@@ -617,8 +655,8 @@ static bool kafka_detach(struct source *s UNUSED, struct record *r)
         r->value.p = copy;
         r->key.p = copy + r->value.n;
         m->copy = copy;
-        if (rd_kafka_message_detach_headers(m->native, &m->headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
-                m->headers = NULL;
+        if (m->headers)
+                (void)rd_kafka_message_detach_headers(m->native, &m->headers);
         rd_kafka_message_destroy(m->native);
         m->native = NULL;
         return true;

@@ -16,5 +16,7 @@ struct kafka_spec {
 extern const struct type kafka_type;
 extern const struct source_kind kafka_source;
 
+/* false: it would read its own dead letters. */
+bool kafka_fits(const void *spec, const struct delivery_spec *, struct buf *why);
 /* The group in use: the spec's, or sluice.NAMESPACE.NAME. */
 void kafka_group(const struct kafka_spec *, const struct trigger *, struct buf *);

@@ -24,18 +24,9 @@ static void json_payload(struct writer *w, const struct record *r)
                 writer_base64(w, r->value);
 }
 
-static const rd_kafka_headers_t *headers_of(const struct message *m)
-{
-        rd_kafka_headers_t *headers = m->headers;
-
-        if (m->native && rd_kafka_message_headers(m->native, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
-                return NULL;
-        return headers;
-}
-
 static struct str kafka_header(const struct record *r, const char *name)
 {
-        const rd_kafka_headers_t *headers = headers_of(r->origin);
+        const rd_kafka_headers_t *headers = ((const struct message *)r->origin)->headers;
         const void *value = NULL;
         size_t n = 0;
 
@@ -101,7 +92,7 @@ static void kafka_describe(const struct record *r, struct writer *w)
         else
                 writer_null(w);
         writer_key(w, STR("headers"));
-        describe_headers(headers_of(m), w);
+        describe_headers(m->headers, w);
         writer_key(w, STR("value"));
         if (!r->null_value && json_is_value(json_without_mark(r->value)))
                 writer_raw(w, json_without_mark(r->value));
@@ -124,7 +115,7 @@ static bool is_structured(struct str type)
 static bool read_binary(const struct message *m, const struct record *r, struct str type, struct buf *space,
                         struct cloud_event *e)
 {
-        const rd_kafka_headers_t *headers = headers_of(m);
+        const rd_kafka_headers_t *headers = m->headers;
         struct cloud_attribute *list = headers ? cloudevent_attributes(space, 0) : NULL;
         const char *header;
         const void *value;

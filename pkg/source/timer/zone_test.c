@@ -131,11 +131,13 @@ static void unknown_names_are_refused(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(bad); i++) {
                 struct zone *z = NULL;
                 struct error err = { 0 };
+                FREE_AT_END char *named = str_dup(str_of(bad[i]));
 
                 assert_int_equal(zone_load(&z, str_of(bad[i]), &err), -1);
                 assert_null(z);
                 assert_int_equal(err.kind, ERROR_INVALID);
-                assert_non_null(strstr(err.text, bad[i]));
+                text_make_plain(named);
+                assert_non_null(strstr(err.text, named));
         }
 }
 
