@@ -320,13 +320,15 @@ static bool is_waiting(const struct entry *e)
 /* Shows its pipeline at the admin port, why there is none, or why its successor could not be started. */
 static void show(struct entry *e)
 {
-        admin_remove(&e->shown);
-        if (!e->host->admin || (!e->pipeline && !e->failure && !is_waiting(e)))
+        if (!e->host->admin || (!e->pipeline && !e->failure && !is_waiting(e))) {
+                admin_remove(&e->shown);
                 return;
+        }
         e->shown.pipeline = e->pipeline;
         e->shown.trigger = e->trigger;
         e->shown.failure = e->failure;
-        admin_add(e->host->admin, &e->shown);
+        if (!list_has(&e->shown.node))
+                admin_add(e->host->admin, &e->shown);
 }
 
 /* Other Triggers may be waiting for paths that are free now. */
@@ -539,6 +541,8 @@ static void supersede(struct entry *e, struct entry *successor)
         e->superseded = e->removed = true;
         e->successor = trigger_free(e->successor);
         forget_failure(e);
+        if (list_has(&e->shown.node))
+                admin_replace(&e->shown, &successor->shown);
         hide(e);
         if (e->ways.n) {
                 paths_inherit(&h->paths, &successor->ways, &e->ways);

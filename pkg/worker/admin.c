@@ -1,12 +1,17 @@
 #include "worker/admin.h"
 
 #include "api/worker.h"
-#include "json/writer.h"
+#include "worker/snapshot.h"
 
 struct admin {
+        struct loop *loop;
         struct http_server *server;
         struct list entries;
-        bool draining;
+        struct list shots;      /* the first is being made */
+        uint64_t shot;          /* its number */
+        struct list_node *next; /* the entry that it goes on with; NULL: all were shown */
+        struct task task;
+        bool all_shown, draining;
 };
 
 static const struct admin_entry *entry_of(const struct list_node *n)
@@ -26,27 +31,11 @@ static void status_of(const struct admin_entry *e, struct pipeline_status *out)
 
 static const struct str TEXT = { "text/plain; charset=utf-8", 25 };
 
-/* Why it is not connected; NULL: it is. */
-static const char *not_connected(const struct pipeline_status *s)
-{
-        switch (s->source) {
-        case SOURCE_CONNECTED:
-        case SOURCE_IDLE:
-        case SOURCE_STANDBY:
-        case SOURCE_REMOVED: return NULL;
-        case SOURCE_CONNECTING:
-        case SOURCE_DISCONNECTED:
-        case SOURCE_FAILED:
-        case SOURCE_STATE_MAX: break;
-        }
-        return source_state_name(s->source);
-}
-
 /* Why it is not ready; NULL: it is. What is reached by requests listens, connected or not: a subscription is
  * confirmed that way. */
 static const char *not_ready(const struct trigger *t, const struct pipeline_status *s)
 {
-        return s->source != SOURCE_FAILED && trigger_source(t)->push ? NULL : not_connected(s);
+        return s->source != SOURCE_FAILED && trigger_source(t)->push ? NULL : snapshot_not_connected(s);
 }
 
 static void ready(struct admin *a, struct http_call *call)
@@ -76,207 +65,71 @@ static void ready(struct admin *a, struct http_call *call)
  * traffic, or a peer answers, says nothing about whether a restart would help. */
 static void live(struct http_call *call) { http_call_reply(call, 200, TEXT, (struct str){ 0 }, STR("ok\n")); }
 
-/* ---- metrics ------------------------------------------------------------ */
+/* ---- what takes longer -------------------------------------------------- */
 
-static void label_value(struct buf *b, const char *text)
-{
-        for (; *text; text++) {
-                if (*text == '"' || *text == '\\')
-                        buf_char(b, '\\');
-                buf_char(b, *text);
-        }
-}
+/* So many Triggers are shown in one pass of the loop: a millisecond's worth. */
+enum { SHOWN_AT_ONCE = 128 };
 
-static int64_t of_offered(const struct pipeline_status *s) { return (int64_t)s->stats.offered; }
-static int64_t of_accepted(const struct pipeline_status *s) { return (int64_t)s->stats.accepted; }
-static int64_t of_filtered(const struct pipeline_status *s) { return (int64_t)s->stats.filtered; }
-static int64_t of_unjudged(const struct pipeline_status *s) { return (int64_t)s->unjudged; }
-static int64_t of_dead_lettered(const struct pipeline_status *s) { return (int64_t)s->stats.dead_lettered; }
-static int64_t of_dropped(const struct pipeline_status *s) { return (int64_t)s->stats.dropped; }
-static int64_t of_limit(const struct pipeline_status *s) { return s->stats.limit; }
-static int64_t of_attempts(const struct pipeline_status *s) { return (int64_t)s->stats.attempts; }
-static int64_t of_failures(const struct pipeline_status *s) { return (int64_t)s->stats.failures; }
-static int64_t of_in_flight(const struct pipeline_status *s) { return s->stats.in_flight; }
-static int64_t of_held(const struct pipeline_status *s) { return s->stats.held; }
-static int64_t of_held_bytes(const struct pipeline_status *s) { return (int64_t)s->stats.held_bytes; }
-static int64_t of_lag(const struct pipeline_status *s) { return s->lag; }
-static int64_t of_unsaved(const struct pipeline_status *s) { return s->unsaved; }
-static int64_t of_connected(const struct pipeline_status *s) { return not_connected(s) == NULL; }
-static int64_t of_refused(const struct pipeline_status *s) { return (int64_t)s->callers.refused; }
-static int64_t of_limited(const struct pipeline_status *s) { return (int64_t)s->callers.limited; }
-static int64_t of_asked(const struct pipeline_status *s) { return (int64_t)s->callers.asked; }
-static int64_t of_failed(const struct pipeline_status *s) { return (int64_t)s->callers.failed; }
-static int64_t of_last_event(const struct pipeline_status *s) { return s->last_event / USEC_SEC; }
-static int64_t of_last_delivery(const struct pipeline_status *s) { return s->last_delivery / USEC_SEC; }
-
-static const struct {
-        const char *name, *type, *help;
-        int64_t (*value)(const struct pipeline_status *);
-} metrics[] = {
-        ROW("sluice_events_received_total", "counter", "Records the source lent.", of_offered),
-        ROW("sluice_events_delivered_total", "counter", "Records the function accepted.", of_accepted),
-        ROW("sluice_events_filtered_total", "counter", "Records that the filter left out.", of_filtered),
-        ROW("sluice_filter_failures_total", "counter", "Records that the filter could not judge.",
-            of_unjudged),
-        ROW("sluice_events_dead_lettered_total", "counter", "Records the dead letter took.",
-            of_dead_lettered),
-        ROW("sluice_events_dropped_total", "counter", "Records given up, as onExhausted: Drop asks.",
-            of_dropped),
-        ROW("sluice_delivery_attempts_total", "counter", "Requests sent to the function.", of_attempts),
-        ROW("sluice_delivery_failures_total", "counter", "Requests that were not accepted.", of_failures),
-        ROW("sluice_requests_in_flight", "gauge", "Requests that wait for an answer.", of_in_flight),
-        ROW("sluice_requests_limit", "gauge", "Requests at once that the function is trusted with now.",
-            of_limit),
-        ROW("sluice_records_held", "gauge", "Records lent and not settled.", of_held),
-        ROW("sluice_records_held_bytes", "gauge", "Bytes those records pin.", of_held_bytes),
-        ROW("sluice_source_lag", "gauge", "Records behind the end of the source; -1: unknown.", of_lag),
-        ROW("sluice_records_unsaved", "gauge",
-            "Records that are done and whose position is not saved yet: with those held, what comes again "
-            "after a crash. -1: unknown.",
-            of_unsaved),
-        ROW("sluice_source_connected", "gauge", "1 while the source is connected.", of_connected),
-        ROW("sluice_callers_refused_total", "counter", "Requests whose caller may not.", of_refused),
-        ROW("sluice_callers_limited_total", "counter", "Requests beyond callerRateLimit.", of_limited),
-        ROW("sluice_authorizer_requests_total", "counter", "Requests to the authorizer or to IAM.", of_asked),
-        ROW("sluice_authorizer_failures_total", "counter", "Those of them that brought no answer to go by.",
-            of_failed),
-        ROW("sluice_last_event_timestamp_seconds", "gauge", "When the last record came; 0: none yet.",
-            of_last_event),
-        ROW("sluice_last_delivery_timestamp_seconds", "gauge",
-            "When the last record was accepted; 0: none yet.", of_last_delivery),
+struct shot { /* who asks for a snapshot */
+        struct list_node node;
+        struct snapshot *snapshot;
 };
 
-static void metric_labels(struct buf *b, const char *name, const struct trigger *t)
+static void begin_shot(struct admin *a)
 {
-        buf_printf(b, "%s{namespace=\"", name);
-        label_value(b, t->namespace_);
-        buf_text(b, "\",trigger=\"");
-        label_value(b, t->name);
-        buf_printf(b, "\",source=\"%s\"", trigger_source(t)->name);
+        a->shot++;
+        a->next = a->entries.first;
+        a->all_shown = false;
 }
 
-/* A pipeline is asked once, whatever there is to show of it. */
-static struct pipeline_status *ask_all(const struct admin *a)
+/* One at a time, in the order in which they were asked for. */
+static void show_some(struct admin *a)
 {
-        struct pipeline_status *all = calloc(MAX_OF(a->entries.n, (size_t)1), sizeof(*all)), *out = all;
+        struct shot *shot = LIST_FIRST(&a->shots, struct shot, node);
+        struct pipeline_status s;
 
-        for (const struct list_node *n = a->entries.first; all && n; n = n->next)
-                status_of(entry_of(n), out++);
-        return all;
-}
+        for (int i = 0; i < SHOWN_AT_ONCE && a->next; i++) {
+                struct admin_entry *e = LIST_ITEM(a->next, struct admin_entry, node);
 
-static void no_memory(struct http_call *call)
-{
-        http_call_reply(call, 503, TEXT, (struct str){ 0 }, STR("out of memory\n"));
-}
-
-/* By reason; a source shows those that it knows from the start. */
-static void show_warnings(const struct admin *a, const struct pipeline_status *all, bool lost,
-                          struct buf *out)
-{
-        const char *name = lost ? "sluice_records_lost_total" : "sluice_source_warnings_total";
-
-        buf_printf(out, "# HELP %s %s\n# TYPE %s counter\n", name,
-                   lost ? "Records that were gone at the source before they could be delivered, by reason."
-                        : "What befell the source, by reason.",
-                   name);
-        for (const struct list_node *n = a->entries.first; n; n = n->next, all++) {
-                const struct warning_count *list = all->warnings.list;
-
-                for (size_t k = 0; k < WARNING_REASONS_MOST; k++) {
-                        if (!list[k].reason || (lost && !list[k].loses))
-                                continue;
-                        metric_labels(out, name, trigger_of(entry_of(n)));
-                        buf_printf(out, ",reason=\"%s\"} %llu\n", list[k].reason,
-                                   (unsigned long long)(lost ? list[k].lost : list[k].times));
-                }
+                a->next = a->next->next;
+                if (e->shot == a->shot) /* it was shown, and has another place since */
+                        continue;
+                e->shot = a->shot;
+                status_of(e, &s);
+                snapshot_add(shot->snapshot, trigger_of(e), &s);
         }
+        a->all_shown = !a->next;
+        if (!a->all_shown || !snapshot_answer(shot->snapshot))
+                return;
+        list_remove(&shot->node);
+        free(shot);
+        begin_shot(a);
 }
 
-static void show_metrics(struct admin *a, struct http_call *call)
+static void go_on(struct task *t, usec now UNUSED)
 {
-        BUF_AT_END struct buf out = BUF_INIT((size_t)64 << 20);
-        FREE_AT_END struct pipeline_status *all = ask_all(a);
+        struct admin *a = CONTAINER_OF(t, struct admin, task);
 
-        if (!all) {
-                no_memory(call);
+        if (a->shots.n)
+                show_some(a);
+        if (a->shots.n)
+                loop_ready(a->loop, t);
+}
+
+static void show(struct admin *a, enum snapshot_kind kind, struct http_call *call)
+{
+        struct shot *shot = calloc(1, sizeof(*shot));
+
+        if (!shot || !(shot->snapshot = snapshot_new(kind, call))) {
+                free(shot);
+                http_call_reply(call, 503, TEXT, (struct str){ 0 }, STR("out of memory\n"));
                 return;
         }
-        for (size_t m = 0; m < COUNT_OF(metrics); m++) {
-                const struct pipeline_status *s = all;
-
-                buf_printf(&out, "# HELP %s %s\n# TYPE %s %s\n", metrics[m].name, metrics[m].help,
-                           metrics[m].name, metrics[m].type);
-                for (const struct list_node *n = a->entries.first; n; n = n->next) {
-                        metric_labels(&out, metrics[m].name, trigger_of(entry_of(n)));
-                        buf_printf(&out, "} %lld\n", (long long)metrics[m].value(s++));
-                }
-        }
-        show_warnings(a, all, false, &out);
-        show_warnings(a, all, true, &out);
-        if (out.failed)
-                no_memory(call);
-        else
-                http_call_reply(call, 200, STR("text/plain; version=0.0.4; charset=utf-8"), (struct str){ 0 },
-                                buf_view(&out));
-}
-
-/* ---- status ------------------------------------------------------------- */
-
-static void time_member(struct writer *w, const char *name, usec wall)
-{
-        BUF_AT_END struct buf text = BUF_INIT(64);
-
-        if (!wall)
-                return;
-        time_format(&text, wall);
-        writer_key(w, str_of(name));
-        writer_string(w, buf_view(&text));
-}
-
-static void show_status(struct admin *a, struct http_call *call)
-{
-        BUF_AT_END struct buf out = BUF_INIT((size_t)16 << 20);
-        struct writer w;
-
-        writer_init(&w, &out);
-        writer_object(&w);
-        writer_key(&w, STR("triggers"));
-        writer_array(&w);
-        for (const struct list_node *n = a->entries.first; n; n = n->next) {
-                const struct trigger *t = trigger_of(entry_of(n));
-                BUF_AT_END struct buf clock = BUF_INIT(256);
-                struct pipeline_status s;
-
-                status_of(entry_of(n), &s);
-                writer_object(&w);
-                writer_member_text(&w, "namespace", t->namespace_);
-                writer_member_text(&w, "name", t->name);
-                writer_member_text(&w, "source", trigger_source(t)->name);
-                writer_member_text(&w, "sourceState", source_state_name(s.source));
-                writer_member_text(&w, "sourceReason", s.source_text);
-                writer_member_text(&w, "deliveryState", pipeline_delivery(&s));
-                writer_member_text(&w, "deliveryReason", s.delivery_text);
-                writer_member_int(&w, "received", (int64_t)s.stats.offered);
-                writer_member_int(&w, "delivered", (int64_t)s.stats.accepted);
-                writer_member_int(&w, "attempts", (int64_t)s.stats.attempts);
-                writer_member_int(&w, "failures", (int64_t)s.stats.failures);
-                writer_member_int(&w, "inFlight", s.stats.in_flight);
-                writer_member_int(&w, "held", s.stats.held);
-                writer_member_int(&w, "lag", s.lag);
-                writer_member_int(&w, "lost", (int64_t)s.warnings.lost);
-                if (s.warnings.lost_text[0])
-                        writer_member_text(&w, "lostReason", s.warnings.lost_text);
-                pipeline_clock(&s, &clock);
-                if (clock.n)
-                        writer_member_string(&w, "clock", buf_view(&clock));
-                time_member(&w, "lastEventTime", s.last_event);
-                time_member(&w, "lastDeliveryTime", s.last_delivery);
-                writer_object_end(&w);
-        }
-        writer_array_end(&w);
-        writer_object_end(&w);
-        http_call_reply(call, 200, STR("application/json"), (struct str){ 0 }, buf_view(&out));
+        list_append(&a->shots, &shot->node);
+        if (a->shots.n > 1)
+                return; /* it has its turn */
+        begin_shot(a);
+        go_on(&a->task, 0);
 }
 
 static void handle(void *cookie, struct http_call *call)
@@ -292,9 +145,9 @@ static void handle(void *cookie, struct http_call *call)
         else if (str_is(path, WORKER_PATH_READY))
                 ready(a, call);
         else if (str_is(path, "/metrics"))
-                show_metrics(a, call);
+                show(a, SNAPSHOT_METRICS, call);
         else if (str_is(path, "/status"))
-                show_status(a, call);
+                show(a, SNAPSHOT_STATUS, call);
         else
                 http_call_reply(call, 404, TEXT, (struct str){ 0 },
                                 STR("known: /livez /readyz /metrics /status\n"));
@@ -318,6 +171,8 @@ int admin_new(struct admin **out, struct loop *loop, const char *address, struct
 
         if (!a)
                 return error_memory(err);
+        a->loop = loop;
+        a->task.turn = go_on;
         if (http_server_new(&a->server, loop, &config, err) < 0) {
                 free(a);
                 return -1;
@@ -331,11 +186,39 @@ struct admin *admin_free(struct admin *a)
         if (!a)
                 return NULL;
         (void)http_server_free(a->server);
+        for (struct shot *s; (s = LIST_TAKE(&a->shots, struct shot, node));) {
+                snapshot_free(s->snapshot);
+                free(s);
+        }
+        loop_forget(a->loop, &a->task);
         free(a);
         return NULL;
 }
 
-void admin_add(struct admin *a, struct admin_entry *e) { list_append(&a->entries, &e->node); }
-void admin_remove(struct admin_entry *e) { list_remove(&e->node); }
+void admin_add(struct admin *a, struct admin_entry *e)
+{
+        e->admin = a;
+        list_append(&a->entries, &e->node);
+        if (a->shots.n && !a->next && !a->all_shown && e->shot != a->shot)
+                a->next = &e->node;
+}
+
+void admin_remove(struct admin_entry *e)
+{
+        if (e->admin && e->admin->next == &e->node)
+                e->admin->next = e->node.next;
+        list_remove(&e->node);
+}
+
+void admin_replace(struct admin_entry *e, struct admin_entry *by)
+{
+        by->admin = e->admin;
+        by->shot = e->shot;
+        list_insert(&e->admin->entries, &by->node, &e->node);
+        if (e->admin->next == &e->node)
+                e->admin->next = &by->node;
+        list_remove(&e->node);
+}
+
 void admin_drain(struct admin *a) { a->draining = true; }
 uint16_t admin_port(const struct admin *a) { return http_server_port(a->server); }

@@ -13,11 +13,16 @@ struct admin_entry {
         const struct pipeline *pipeline; /* NULL: none, as the next says */
         const char *failure;             /* as in pipeline_shown; NULL: none */
         const struct trigger *trigger;   /* without a pipeline */
+        /* the admin port's */
+        struct admin *admin;
+        uint64_t shot; /* the last snapshot that shows it */
 };
 
 int admin_new(struct admin **, struct loop *, const char *address, struct error *) MUST_CHECK;
 struct admin *admin_free(struct admin *);             /* NULL is fine */
 void admin_add(struct admin *, struct admin_entry *); /* at any time */
 void admin_remove(struct admin_entry *);              /* one that is not there is fine */
-void admin_drain(struct admin *);                     /* readiness off; requests are still answered */
+/* Another one of the same Trigger takes its place: it is shown once by each answer. */
+void admin_replace(struct admin_entry *, struct admin_entry *by);
+void admin_drain(struct admin *); /* readiness off; requests are still answered */
 uint16_t admin_port(const struct admin *);

@@ -1,0 +1,299 @@
+#include "worker/snapshot.h"
+
+#include "api/worker.h"
+#include "json/writer.h"
+
+enum { BYTES_MOST = 64 << 20 };
+
+/* Why it is not connected; NULL: it is. */
+const char *snapshot_not_connected(const struct pipeline_status *s)
+{
+        switch (s->source) {
+        case SOURCE_CONNECTED:
+        case SOURCE_IDLE:
+        case SOURCE_STANDBY:
+        case SOURCE_REMOVED: return NULL;
+        case SOURCE_CONNECTING:
+        case SOURCE_DISCONNECTED:
+        case SOURCE_FAILED:
+        case SOURCE_STATE_MAX: break;
+        }
+        return source_state_name(s->source);
+}
+
+/* ---- metrics ------------------------------------------------------------ */
+
+static void label_value(struct buf *b, const char *text)
+{
+        for (; *text; text++) {
+                if (*text == '"' || *text == '\\')
+                        buf_char(b, '\\');
+                buf_char(b, *text);
+        }
+}
+
+static int64_t of_offered(const struct pipeline_status *s) { return (int64_t)s->stats.offered; }
+static int64_t of_accepted(const struct pipeline_status *s) { return (int64_t)s->stats.accepted; }
+static int64_t of_filtered(const struct pipeline_status *s) { return (int64_t)s->stats.filtered; }
+static int64_t of_unjudged(const struct pipeline_status *s) { return (int64_t)s->unjudged; }
+static int64_t of_dead_lettered(const struct pipeline_status *s) { return (int64_t)s->stats.dead_lettered; }
+static int64_t of_dropped(const struct pipeline_status *s) { return (int64_t)s->stats.dropped; }
+static int64_t of_limit(const struct pipeline_status *s) { return s->stats.limit; }
+static int64_t of_attempts(const struct pipeline_status *s) { return (int64_t)s->stats.attempts; }
+static int64_t of_failures(const struct pipeline_status *s) { return (int64_t)s->stats.failures; }
+static int64_t of_in_flight(const struct pipeline_status *s) { return s->stats.in_flight; }
+static int64_t of_held(const struct pipeline_status *s) { return s->stats.held; }
+static int64_t of_held_bytes(const struct pipeline_status *s) { return (int64_t)s->stats.held_bytes; }
+static int64_t of_lag(const struct pipeline_status *s) { return s->lag; }
+static int64_t of_unsaved(const struct pipeline_status *s) { return s->unsaved; }
+static int64_t of_connected(const struct pipeline_status *s) { return snapshot_not_connected(s) == NULL; }
+static int64_t of_refused(const struct pipeline_status *s) { return (int64_t)s->callers.refused; }
+static int64_t of_limited(const struct pipeline_status *s) { return (int64_t)s->callers.limited; }
+static int64_t of_asked(const struct pipeline_status *s) { return (int64_t)s->callers.asked; }
+static int64_t of_failed(const struct pipeline_status *s) { return (int64_t)s->callers.failed; }
+static int64_t of_last_event(const struct pipeline_status *s) { return s->last_event / USEC_SEC; }
+static int64_t of_last_delivery(const struct pipeline_status *s) { return s->last_delivery / USEC_SEC; }
+
+static const struct {
+        const char *name, *type, *help;
+        int64_t (*value)(const struct pipeline_status *);
+} metrics[] = {
+        ROW("sluice_events_received_total", "counter", "Records the source lent.", of_offered),
+        ROW("sluice_events_delivered_total", "counter", "Records the function accepted.", of_accepted),
+        ROW("sluice_events_filtered_total", "counter", "Records that the filter left out.", of_filtered),
+        ROW("sluice_filter_failures_total", "counter", "Records that the filter could not judge.",
+            of_unjudged),
+        ROW("sluice_events_dead_lettered_total", "counter", "Records the dead letter took.",
+            of_dead_lettered),
+        ROW("sluice_events_dropped_total", "counter", "Records given up, as onExhausted: Drop asks.",
+            of_dropped),
+        ROW("sluice_delivery_attempts_total", "counter", "Requests sent to the function.", of_attempts),
+        ROW("sluice_delivery_failures_total", "counter", "Requests that were not accepted.", of_failures),
+        ROW("sluice_requests_in_flight", "gauge", "Requests that wait for an answer.", of_in_flight),
+        ROW("sluice_requests_limit", "gauge", "Requests at once that the function is trusted with now.",
+            of_limit),
+        ROW("sluice_records_held", "gauge", "Records lent and not settled.", of_held),
+        ROW("sluice_records_held_bytes", "gauge", "Bytes those records pin.", of_held_bytes),
+        ROW("sluice_source_lag", "gauge", "Records behind the end of the source; -1: unknown.", of_lag),
+        ROW("sluice_records_unsaved", "gauge",
+            "Records that are done and whose position is not saved yet: with those held, what comes again "
+            "after a crash. -1: unknown.",
+            of_unsaved),
+        ROW("sluice_source_connected", "gauge", "1 while the source is connected.", of_connected),
+        ROW("sluice_callers_refused_total", "counter", "Requests whose caller may not.", of_refused),
+        ROW("sluice_callers_limited_total", "counter", "Requests beyond callerRateLimit.", of_limited),
+        ROW("sluice_authorizer_requests_total", "counter", "Requests to the authorizer or to IAM.", of_asked),
+        ROW("sluice_authorizer_failures_total", "counter", "Those of them that brought no answer to go by.",
+            of_failed),
+        ROW("sluice_last_event_timestamp_seconds", "gauge", "When the last record came; 0: none yet.",
+            of_last_event),
+        ROW("sluice_last_delivery_timestamp_seconds", "gauge",
+            "When the last record was accepted; 0: none yet.", of_last_delivery),
+};
+
+/* A metric's lines stand together, so each has a buffer of its own until all are there. */
+enum { WARNINGS = COUNT_OF(metrics), LOST, PARTS };
+struct snapshot {
+        enum snapshot_kind kind;
+        struct http_call *call;
+        struct writer writer;    /* STATUS: into out */
+        struct buf parts[PARTS]; /* METRICS */
+        size_t joined;           /* how many of them are in out */
+        struct buf labels, out;
+};
+
+static void begin_part(struct buf *b, const char *name, const char *type, const char *help)
+{
+        *b = BUF_INIT((size_t)BYTES_MOST);
+        buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static const char WARNINGS_NAME[] = "sluice_source_warnings_total", LOST_NAME[] = "sluice_records_lost_total";
+
+static void begin_metrics(struct snapshot *s)
+{
+        for (size_t m = 0; m < COUNT_OF(metrics); m++)
+                begin_part(&s->parts[m], metrics[m].name, metrics[m].type, metrics[m].help);
+        begin_part(&s->parts[WARNINGS], WARNINGS_NAME, "counter", "What befell the source, by reason.");
+        begin_part(&s->parts[LOST], LOST_NAME, "counter",
+                   "Records that were gone at the source before they could be delivered, by reason.");
+}
+
+static void write_labels(struct buf *b, const struct trigger *t)
+{
+        buf_reset(b);
+        buf_text(b, "{namespace=\"");
+        label_value(b, t->namespace_);
+        buf_text(b, "\",trigger=\"");
+        label_value(b, t->name);
+        buf_printf(b, "\",source=\"%s\"", trigger_source(t)->name);
+}
+
+static void add_warning(struct snapshot *s, size_t part, const char *name, const char *reason, uint64_t n)
+{
+        buf_printf(&s->parts[part], "%s" STR_FMT ",reason=\"%s\"} %llu\n", name,
+                   STR_ARG(buf_view(&s->labels)), reason, (unsigned long long)n);
+}
+
+static void add_metrics(struct snapshot *s, const struct trigger *t, const struct pipeline_status *status)
+{
+        const struct warning_count *list = status->warnings.list;
+
+        write_labels(&s->labels, t);
+        for (size_t m = 0; m < COUNT_OF(metrics); m++) {
+                struct buf *b = &s->parts[m];
+
+                buf_text(b, metrics[m].name);
+                buf_str(b, buf_view(&s->labels));
+                buf_text(b, "} ");
+                buf_int(b, metrics[m].value(status));
+                buf_char(b, '\n');
+        }
+        /* By reason; a source shows those that it knows from the start. */
+        for (size_t k = 0; k < WARNING_REASONS_MOST; k++) {
+                if (!list[k].reason)
+                        continue;
+                add_warning(s, WARNINGS, WARNINGS_NAME, list[k].reason, list[k].times);
+                if (list[k].loses)
+                        add_warning(s, LOST, LOST_NAME, list[k].reason, list[k].lost);
+        }
+}
+
+/* Puts what the parts say together, a piece of it at a time. true: that was all. */
+static bool join(struct snapshot *s)
+{
+        size_t before = s->out.n;
+
+        for (size_t all = 0, m = 0; m < PARTS && !s->joined; m++) {
+                all += s->parts[m].n;
+                if (m + 1 == PARTS)
+                        (void)buf_reserve(&s->out, all);
+        }
+        while (s->joined < PARTS && s->out.n - before < SNAPSHOT_PIECE) {
+                struct buf *part = &s->parts[s->joined++];
+
+                s->out.failed |= part->failed;
+                buf_str(&s->out, buf_view(part));
+                buf_done(part);
+        }
+        return s->joined == PARTS || s->out.failed;
+}
+
+/* ---- status ------------------------------------------------------------- */
+
+static void time_member(struct writer *w, const char *name, usec wall)
+{
+        BUF_AT_END struct buf text = BUF_INIT(64);
+
+        if (!wall)
+                return;
+        time_format(&text, wall);
+        writer_key(w, str_of(name));
+        writer_string(w, buf_view(&text));
+}
+
+static void add_status(struct writer *w, const struct trigger *t, const struct pipeline_status *s)
+{
+        BUF_AT_END struct buf clock = BUF_INIT(256);
+
+        writer_object(w);
+        writer_member_text(w, "namespace", t->namespace_);
+        writer_member_text(w, "name", t->name);
+        writer_member_text(w, "source", trigger_source(t)->name);
+        writer_member_text(w, "sourceState", source_state_name(s->source));
+        writer_member_text(w, "sourceReason", s->source_text);
+        writer_member_text(w, "deliveryState", pipeline_delivery(s));
+        writer_member_text(w, "deliveryReason", s->delivery_text);
+        writer_member_int(w, "received", (int64_t)s->stats.offered);
+        writer_member_int(w, "delivered", (int64_t)s->stats.accepted);
+        writer_member_int(w, "attempts", (int64_t)s->stats.attempts);
+        writer_member_int(w, "failures", (int64_t)s->stats.failures);
+        writer_member_int(w, "inFlight", s->stats.in_flight);
+        writer_member_int(w, "held", s->stats.held);
+        writer_member_int(w, "lag", s->lag);
+        writer_member_int(w, "lost", (int64_t)s->warnings.lost);
+        if (s->warnings.lost_text[0])
+                writer_member_text(w, "lostReason", s->warnings.lost_text);
+        pipeline_clock(s, &clock);
+        if (clock.n)
+                writer_member_string(w, "clock", buf_view(&clock));
+        time_member(w, "lastEventTime", s->last_event);
+        time_member(w, "lastDeliveryTime", s->last_delivery);
+        writer_object_end(w);
+}
+
+/* ---- life --------------------------------------------------------------- */
+
+struct snapshot *snapshot_new(enum snapshot_kind kind, struct http_call *call)
+{
+        struct snapshot *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return NULL;
+        s->kind = kind;
+        s->call = call;
+        s->out = BUF_INIT((size_t)BYTES_MOST);
+        s->labels = BUF_INIT(65536);
+        if (kind == SNAPSHOT_METRICS) {
+                begin_metrics(s);
+                return s;
+        }
+        writer_init(&s->writer, &s->out);
+        writer_object(&s->writer);
+        writer_key(&s->writer, STR("triggers"));
+        writer_array(&s->writer);
+        return s;
+}
+
+void snapshot_free(struct snapshot *s)
+{
+        if (!s)
+                return;
+        for (size_t m = 0; m < PARTS; m++)
+                buf_done(&s->parts[m]);
+        buf_done(&s->labels);
+        buf_done(&s->out);
+        free(s);
+}
+
+/* The server counts it, as it does what clients do not read: it has a limit for all of it. */
+static void hold(const struct snapshot *s)
+{
+        size_t n = s->out.cap;
+
+        for (size_t m = 0; m < PARTS; m++)
+                n += s->parts[m].cap;
+        http_call_hold(s->call, n);
+}
+
+void snapshot_add(struct snapshot *s, const struct trigger *t, const struct pipeline_status *status)
+{
+        if (s->kind == SNAPSHOT_METRICS)
+                add_metrics(s, t, status);
+        else
+                add_status(&s->writer, t, status);
+}
+
+bool snapshot_answer(struct snapshot *s)
+{
+        bool is_metrics = s->kind == SNAPSHOT_METRICS;
+
+        hold(s);
+        if (is_metrics && !join(s))
+                return false;
+        if (!is_metrics) {
+                writer_array_end(&s->writer);
+                writer_object_end(&s->writer);
+        }
+        http_call_hold(s->call, 0);
+        if (s->out.failed || s->labels.failed)
+                http_call_reply(s->call, 503, STR("text/plain; charset=utf-8"), (struct str){ 0 },
+                                STR("out of memory\n"));
+        else
+                http_call_reply_take(s->call, 200,
+                                     is_metrics ? STR("text/plain; version=0.0.4; charset=utf-8")
+                                                : STR("application/json"),
+                                     (struct str){ 0 }, &s->out);
+        snapshot_free(s);
+        return true;
+}
