@@ -155,10 +155,12 @@ static bool try_without(long allocation, const char *expected)
 
 static void each_allocation_may_fail(void **state UNUSED)
 {
-        FREE_AT_END char *expected = read_and_write(valid);
+        /* what patterns keep for good they have then */
+        FREE_AT_END char *expected = read_and_write(valid), *nothing = read_and_write(broken);
         long n = 0;
 
         assert_non_null(expected);
+        assert_null(nothing);
         for (int mode = 0; mode < 2; mode++) {
                 sticky = mode == 1;
                 for (n = 0; try_without(n, expected); n++)

@@ -1,7 +1,6 @@
 #include "api/schema.h"
 
 #include <math.h>
-#include <regex.h>
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -219,18 +218,6 @@ static void path_pop(struct decoder *d, size_t before)
 }
 
 /* ---- values ------------------------------------------------------------- */
-
-bool schema_matches(const char *pattern, const char *text)
-{
-        regex_t re;
-        bool matches;
-
-        if (regcomp(&re, pattern, REG_EXTENDED | REG_NOSUB) != 0)
-                return false;
-        matches = regexec(&re, text, 0, NULL, 0) == 0;
-        regfree(&re);
-        return matches;
-}
 
 static size_t characters(struct str s)
 {

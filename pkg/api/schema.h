@@ -101,7 +101,8 @@ struct type {
         }
 #define RULES(rules_) .rules = (rules_), .rules_n = COUNT_OF(rules_)
 
-/* Does the text match the pattern of a table? The twin of CEL's matches(). false also when memory is out. */
+/* Does the text match the pattern of a table, which stays where it is for good? It is compiled once. The twin
+ * of CEL's matches(). false also when memory is out. */
 bool schema_matches(const char *pattern, const char *text);
 
 /* null is absent. Absent and without default: pointers are NULL, lists empty, times 0, integers 0, or min - 1

@@ -141,6 +141,42 @@ bool str_is_text(struct str s)
         return str_is_utf8(s);
 }
 
+/* Is the character such a one, of n bytes, or of one that is no UTF-8? U+0080 to U+009F are controls as those
+ * of ASCII are, and so are their numbers as bytes, to a terminal that knows no UTF-8. */
+static bool steers(const char *p, size_t n)
+{
+        static const char *const others[] = { "\u061c", "\u200e", "\u200f", "\u2028", "\u2029",
+                                              "\u202a", "\u202b", "\u202c", "\u202d", "\u202e",
+                                              "\u2066", "\u2067", "\u2068", "\u2069" };
+        unsigned char c = (unsigned char)(n == 2 && *p == '\xc2' ? p[1] : *p);
+
+        if (n == 1 || (n == 2 && *p == '\xc2'))
+                return c < 0x20 || (c >= 0x7f && c < 0xa0);
+        for (size_t i = 0; i < COUNT_OF(others); i++)
+                if (strlen(others[i]) == n && memcmp(p, others[i], n) == 0)
+                        return true;
+        return false;
+}
+
+void text_plain(char *text)
+{
+        const char *from = text, *end = text + strlen(text);
+        char *to = text;
+
+        while (from < end) {
+                size_t n = MAX_OF(utf8_sequence(from, (size_t)(end - from)), (size_t)1);
+
+                if (steers(from, n))
+                        *to++ = ' ';
+                else {
+                        memmove(to, from, n);
+                        to += n;
+                }
+                from += n;
+        }
+        *to = 0;
+}
+
 /* Edit distance with transpositions, given up above most. */
 static size_t distance(struct str a, struct str b, size_t most)
 {
@@ -165,44 +201,6 @@ static size_t distance(struct str a, struct str b, size_t most)
                 }
         }
         return rows[a.n % 3][b.n];
-}
-
-static bool is_control(unsigned char c) { return c < 0x20 || (c >= 0x7f && c < 0xa0); }
-
-/* Marks, embeddings, overrides and isolates of direction, and the separators of lines and paragraphs. */
-static bool turns(struct str c)
-{
-        static const char *const all[] = { "\u061c", "\u200e", "\u200f", "\u2028", "\u2029",
-                                           "\u202a", "\u202b", "\u202c", "\u202d", "\u202e",
-                                           "\u2066", "\u2067", "\u2068", "\u2069" };
-
-        for (size_t i = 0; i < COUNT_OF(all); i++)
-                if (str_is(c, all[i]))
-                        return true;
-        return false;
-}
-
-void text_make_plain(char *text)
-{
-        const char *p = text, *end = text + strlen(text);
-        char *to = text;
-
-        while (p < end) {
-                size_t n = utf8_sequence(p, (size_t)(end - p));
-                bool two = n == 2 && (unsigned char)p[0] == 0xc2; /* U+0080 to U+00BF */
-
-                if ((two ? is_control((unsigned char)p[1]) : n < 2 && is_control((unsigned char)*p)) ||
-                    (n > 1 && turns((struct str){ p, n }))) {
-                        *to++ = ' ';
-                        p += n ? n : 1;
-                        continue;
-                }
-                n = n ? n : 1;
-                memmove(to, p, n);
-                to += n;
-                p += n;
-        }
-        *to = 0;
 }
 
 const char *nearest_name(struct str name, const char *const *candidates, size_t n)

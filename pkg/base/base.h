@@ -93,14 +93,14 @@ static inline bool string_equal(const char *a, const char *b)
 /* Parses a whole decimal; false when it is anything else or out of range. */
 bool str_to_int64(struct str s, int64_t *out) MUST_CHECK;
 bool str_is_utf8(struct str s);
+/* Makes one line of a text for people: what would end it, steer a terminal or turn the direction of writing
+ * becomes a space each. What others say, such as a function, may hold all of that. */
+void text_plain(char *text);
 /* UTF-8 without control characters but tab, line feed and carriage return */
 bool str_is_text(struct str s);
 /* May it stand as the value of an HTTP header (RFC 9110, 5.5): visible characters, spaces, tabs and bytes
  * above 127; neither empty nor padded? */
 bool str_is_header_value(struct str s);
-/* Spaces instead of control characters and of those that turn the direction of writing: what a peer or a file
- * said could otherwise command the terminal that shows it, or begin a line of its own. */
-void text_make_plain(char *text);
 /* the length of the well-formed sequence at p (RFC 3629), 0: there is none */
 size_t utf8_sequence(const char *p, size_t n);
 

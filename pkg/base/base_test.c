@@ -240,7 +240,7 @@ static void errors_command_no_terminal(void **state UNUSED)
         assert_string_equal(err.text, " open:  [2Jred  level=info   31m \xe9\xc2");
         (void)error_errno(&err, ENOENT, "open \033c");
         assert_string_equal(err.text, "open  c: No such file or directory");
-        text_make_plain(plain);
+        text_plain(plain);
         assert_string_equal(plain, "\xc3\xa4\xe2\x82\xac \xf0\x9f\x98\x80 \xc2\xa0");
 }
 
@@ -304,13 +304,14 @@ static void a_text_of_others_is_one_line(void **state UNUSED)
                 { "\u202eabc\u2066\u2069\u200e\u061c\u2028", " abc     " },
                 { "\u202f\u2065\u200d\u061b", "\u202f\u2065\u200d\u061b" },
                 { "cut \xc2", "cut \xc2" },
+                { "cut \xe2\x80", "cut \xe2 " },
         };
 
         for (size_t i = 0; i < COUNT_OF(table); i++) {
                 char text[64];
 
                 (void)snprintf(text, sizeof(text), "%s", table[i].text);
-                text_make_plain(text);
+                text_plain(text);
                 assert_string_equal(text, table[i].plain);
         }
 }

@@ -22,7 +22,7 @@ int error_set(struct error *err, enum error_kind kind, const char *format, ...)
         va_start(args, format);
         (void)vsnprintf(err->text, sizeof(err->text), format, args);
         va_end(args);
-        text_make_plain(err->text);
+        text_plain(err->text);
         return -1;
 }
 
@@ -42,7 +42,7 @@ int error_errno(struct error *err, int number, const char *format, ...)
         va_end(args);
         n = strlen(err->text);
         (void)snprintf(err->text + n, sizeof(err->text) - n, ": %s", strerror(number));
-        text_make_plain(err->text);
+        text_plain(err->text);
         return -1;
 }
 
@@ -60,7 +60,7 @@ int error_wrap(struct error *err, const char *format, ...)
         va_end(args);
         n = strlen(err->text);
         (void)snprintf(err->text + n, sizeof(err->text) - n, ": %s", inner);
-        text_make_plain(err->text);
+        text_plain(err->text);
         return -1;
 }
 

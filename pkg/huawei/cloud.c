@@ -302,8 +302,12 @@ static bool correct_clock(struct cloud *c, const struct http_request *done)
         return true;
 }
 
-/* Sends the call again after correcting what was wrong, once for each reason; with keys of files whenever
- * these say others, or may soon. */
+/* Keys of files are replaced one by one, up to three of them. More in one call are no renewal, but files that
+ * change as fast as calls are refused: these would follow each other without a pause. */
+enum { RENEWALS_MOST = 3 };
+
+/* Sends the call again after correcting what was wrong, once for each reason; with keys of files as often as
+ * these may say others. */
 static bool put_right(struct cloud *c, struct cloud_call *call, const struct http_request *done, usec now)
 {
         if (call->refusal.verdict != CLOUD_RENEW_CREDENTIALS || !(call->raw ? call->raw->is_signed : true))
@@ -312,10 +316,10 @@ static bool put_right(struct cloud *c, struct cloud_call *call, const struct htt
                 call->corrected = true;
                 return true;
         }
-        if (!call->raw && (!call->renewed || !call->account->keyring->temporary) &&
+        if (!call->raw && call->renewals < (call->account->keyring->temporary ? 1 : RENEWALS_MOST) &&
             credentials_refused(call->account->keyring->credentials, call->keys, now)) {
                 keyring_due(call->account->keyring, now);
-                call->renewed = true;
+                call->renewals++;
                 return true;
         }
         return false;
@@ -461,7 +465,8 @@ void cloud_call_begin(struct cloud *c, struct cloud_call *call)
         request_begin(&call->request);
         forget_answer(call);
         call->hosts_tried = 0;
-        call->renewed = call->corrected = false;
+        call->renewals = 0;
+        call->corrected = false;
         if (!heap_insert(&c->deadlines, &call->deadline, now + (call->timeout ? call->timeout : TIMEOUT))) {
                 struct error err;
 

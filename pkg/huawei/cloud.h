@@ -73,9 +73,9 @@ struct cloud_call {
         struct cloud_place *place;
         void (*own)(struct cloud_call *, usec now);
         const struct credentials_request *raw;
-        uint64_t keys; /* their version */
-        uint8_t hosts_tried;
-        bool renewed, corrected;
+        uint64_t keys;                 /* their version */
+        uint8_t hosts_tried, renewals; /* renewals: how often other keys were waited for */
+        bool corrected;
 };
 /* Starts it at the end of this pass of the loop. */
 void cloud_start(struct cloud_call *);

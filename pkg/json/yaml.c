@@ -46,14 +46,15 @@ void problem_add(struct problems *all, unsigned line, unsigned column, const cha
         va_start(args, format);
         (void)vsnprintf(text, sizeof(text), format, args);
         va_end(args);
-        text_make_plain(text);
+        text_plain(text); /* it may quote the file */
         /* A text that could not be made stays NULL: the place is told, and that memory ran out. */
-        all->list[all->n++] = (struct problem){ .line = line,
-                                                .column = column,
-                                                .path = str_dup(str_of(path ? path : "")),
-                                                .text = str_dup(text_clip(str_of(text), sizeof(text))) };
-        if (all->list[all->n - 1].path)
-                text_make_plain(all->list[all->n - 1].path);
+        all->list[all->n] = (struct problem){ .line = line,
+                                              .column = column,
+                                              .path = str_dup(str_of(path ? path : "")),
+                                              .text = str_dup(text_clip(str_of(text), sizeof(text))) };
+        if (all->list[all->n].path)
+                text_plain(all->list[all->n].path);
+        all->n++;
 }
 
 void problems_done(struct problems *all)

@@ -54,7 +54,7 @@ static void logfmt_value(struct buf *b, struct str s)
         writer_escape(b, s);
         if (b->failed)
                 return;
-        text_make_plain(b->p + from);
+        text_plain(b->p + from);
         b->n = from + strlen(b->p + from);
         buf_char(b, '"');
 }

@@ -17,6 +17,6 @@ void source_warn(const struct services *s, const char *reason, uint64_t lost, co
         va_start(args, format);
         (void)vsnprintf(text, sizeof(text), format, args);
         va_end(args);
-        text_make_plain(text);
+        text_plain(text);
         source_tell(s, &(struct notice){ .reason = reason, .text = text, .lost = lost, .times = 1 });
 }

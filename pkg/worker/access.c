@@ -181,11 +181,15 @@ static int write_headers(struct access *a, struct buf *out, struct error *err)
 
 static void say(struct access *a, const char *why)
 {
-        bool differs = strcmp(a->why, why) != 0;
+        char before[sizeof(a->why)];
+        bool differs;
 
+        memcpy(before, a->why, sizeof(before));
         (void)snprintf(a->why, sizeof(a->why), "%s", why);
+        text_plain(a->why);
+        differs = strcmp(a->why, before) != 0;
         if (differs && *why)
-                log_warn_for(a->config.log, "access", LOG_S("lacks", why));
+                log_warn_for(a->config.log, "access", LOG_S("lacks", a->why));
         if (differs && a->config.observer)
                 loop_ready(a->config.loop, a->config.observer);
 }

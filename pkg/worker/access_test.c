@@ -223,6 +223,7 @@ static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
                     "answered 400: invalid_client, unknown"),
                 ROW(401, "{\"error\":\"pass-word refused\",\"error_description\":7}",
                     "answered 401: *** refused"),
+                ROW(400, "{\"error\":\"no\\u001b[2J\\nlevel=info\"}", "answered 400: no [2J level=info"),
                 ROW(500, "tok-en-1 is the token", "answered 500"),
                 ROW(302, "{\"access_token\":\"tok-en-1\",\"refresh_token\":\"tok-en-2\"}", "answered 302"),
                 ROW(200, "{\"access_token\":\"tok-en-1 \"}",

@@ -50,6 +50,7 @@ void feed_source_said(struct feed *f, enum source_state state, const char *text,
 
         s->source = state;
         (void)snprintf(s->source_text, sizeof(s->source_text), "%s", text ? text : "");
+        text_plain(s->source_text);
         s->connected_since = up ? (s->connected_since ? s->connected_since : now) : 0;
         s->changes++;
         if (other)
@@ -62,4 +63,5 @@ void feed_delivery_said(struct feed *f, enum delivery_state state, const char *t
 {
         f->status.delivery = state;
         (void)snprintf(f->status.delivery_text, sizeof(f->status.delivery_text), "%s", text ? text : "");
+        text_plain(f->status.delivery_text);
 }

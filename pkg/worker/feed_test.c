@@ -63,6 +63,14 @@ static void a_text_that_changes_is_logged_now_and_then(void **state UNUSED)
         assert_int_equal(feed.status.changes, 60);
 }
 
+static void its_texts_command_no_terminal(void **state UNUSED)
+{
+        feed_source_said(&feed, SOURCE_DISCONNECTED, "no\033[2J\nlevel=info", USEC_HOUR);
+        assert_string_equal(feed.status.source_text, "no [2J level=info");
+        feed_delivery_said(&feed, DELIVERY_RETRYING, "no\033[2J\nlevel=info");
+        assert_string_equal(feed.status.delivery_text, "no [2J level=info");
+}
+
 static void changes(void)
 {
         feed_source_said(&feed, SOURCE_DISCONNECTED, "refused", USEC_HOUR);
@@ -111,6 +119,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup(a_text_that_changes_is_logged_now_and_then, setup),
+                cmocka_unit_test_setup(its_texts_command_no_terminal, setup),
                 cmocka_unit_test_setup(a_state_is_logged_at_once, setup),
                 cmocka_unit_test_setup(the_first_reason_is_logged_at_once, setup),
                 cmocka_unit_test_setup(the_last_text_is_logged, setup),

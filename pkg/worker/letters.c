@@ -327,7 +327,7 @@ static void http_outcome(struct letters *l, const struct letter *letter, struct 
         else
                 (void)snprintf(l->text, sizeof(l->text), "dead letter: %.200s answered %d: %.*s", l->url,
                                c->status, (int)MIN_OF(c->body.n, (size_t)120), c->body.p ? c->body.p : "");
-        text_make_plain(l->text);
+        text_plain(l->text);
 }
 
 /* false: nobody waits for it. */

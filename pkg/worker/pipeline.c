@@ -39,9 +39,9 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
         (void)snprintf(out->delivery_text, sizeof(out->delivery_text), "%s", p->delivery_text);
         out->changes += p->changes;
         out->warnings = p->warnings;
-        text_make_plain(out->source_text);
-        text_make_plain(out->delivery_text);
-        text_make_plain(out->warnings.lost_text);
+        text_plain(out->source_text);
+        text_plain(out->delivery_text);
+        text_plain(out->warnings.lost_text);
         p->feed->ops->count(p->feed, out);
         if (p->config.cloud && trigger_cloud(p->config.trigger))
                 out->clock_skew = cloud_skew(p->config.cloud);
@@ -57,7 +57,7 @@ void pipeline_shown(const struct pipeline *p, const char *failure, struct pipeli
                 out->source = SOURCE_FAILED;
                 (void)snprintf(out->source_text, sizeof(out->source_text), "%s%s",
                                p ? "its change can't be started, and it goes on as it was: " : "", failure);
-                text_make_plain(out->source_text);
+                text_plain(out->source_text);
         } else if (!p)
                 (void)snprintf(out->source_text, sizeof(out->source_text), "waits for its turn to start");
 }

@@ -394,6 +394,16 @@ static bool place_of_text(const struct failures *f, struct str text, size_t *pla
         return true;
 }
 
+/* What is written with escapes as it is without; until the next one. */
+static struct str plain_text(struct failures *f, struct str raw, bool escaped)
+{
+        if (!escaped)
+                return raw;
+        buf_reset(&f->text);
+        (void)scan_decode(raw, &f->text);
+        return buf_view(&f->text);
+}
+
 /* At the value of an itemIdentifier. named: it is one that names a record. */
 static bool read_identifier(struct failures *f, struct scan *s, bool *named, size_t *place)
 {
@@ -405,12 +415,7 @@ static bool read_identifier(struct failures *f, struct scan *s, bool *named, siz
                 return scan_skip(s, SCAN_ANY_DEPTH);
         if (text ? !scan_string(s, &raw, &escaped) : !scan_number(s, &raw))
                 return false;
-        if (text && escaped) {
-                buf_reset(&f->text);
-                (void)scan_decode(raw, &f->text);
-                raw = buf_view(&f->text);
-        }
-        *named = place_of_text(f, raw, place);
+        *named = place_of_text(f, plain_text(f, raw, text && escaped), place);
         return true;
 }
 
@@ -431,6 +436,7 @@ static bool read_item(struct failures *f, struct scan *s)
 
                         if (!scan_name(s, &name, &escaped))
                                 return false;
+                        name = plain_text(f, name, escaped);
                         if (!(str_is(name, "itemIdentifier") ? read_identifier(f, s, &named, &place)
                                                              : scan_skip(s, SCAN_ANY_DEPTH)))
                                 return false;
@@ -472,8 +478,10 @@ static bool read_failures(struct failures *f, struct str answer)
                         struct str name;
                         bool escaped;
 
-                        if (!scan_name(&s, &name, &escaped) ||
-                            !(str_is(name, "batchItemFailures") ? read_list(f, &s)
+                        if (!scan_name(&s, &name, &escaped))
+                                return false;
+                        name = plain_text(f, name, escaped);
+                        if (!(str_is(name, "batchItemFailures") ? read_list(f, &s)
                                                                 : scan_skip(&s, SCAN_ANY_DEPTH)))
                                 return false;
                 } while (scan_more(&s, '}'));

@@ -185,6 +185,7 @@ static void answers_to_batches(void **state UNUSED)
                 ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"2\"},{\"itemIdentifier\":\"orders/7/"
                     "10\"},{\"itemIdentifier\":\"0\"}]}",
                     false, 2, 0),
+                ROW("{\"batch\\u0049temFailures\":[{\"\\u0069temIdentifier\":\"\\u0032\"}]}", false, 1, 2),
                 ROW("[]", true, 0, 0),
                 ROW("oops", true, 0, 0),
                 ROW("{\"batchItemFailures\":[{}]}", true, 0, 0),

@@ -329,7 +329,7 @@ static void answered(struct sender *s, const struct sending *o, struct answer *a
                 (void)snprintf(s->text, sizeof(s->text),
                                quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink,
                                c->status, quoted.p ? quoted.p : "");
-                text_make_plain(s->text);
+                text_plain(s->text);
         }
         if (c->status == 401 && s->access && access_refused(s->access, o->shown))
                 a->kind = ANSWER_RETRY;
@@ -372,7 +372,7 @@ static void init_answered(struct sender *s)
                      &quoted);
         (void)snprintf(why, sizeof(why), "%.100s answered %d: %.160s", s->config.trigger->function->init_path,
                        c->status, quoted.p ? quoted.p : "");
-        text_make_plain(why);
+        text_plain(why);
         init_failed(s, c->retry_after, why);
 }
 

@@ -76,7 +76,7 @@ static void what_is_no_url_is_refused(void **state UNUSED)
                 if (url_parse(str_of(all[i]), &u, &err) == 0)
                         fail_msg("\"%s\" was taken", all[i]);
                 assert_int_equal(err.kind, ERROR_INVALID);
-                text_make_plain(named);
+                text_plain(named);
                 assert_non_null(strstr(err.text, named));
                 assert_int_equal(u.port, 42);
         }

@@ -695,6 +695,7 @@ static char mark_seen[64];
 static const char *mark_of(struct bench *b, struct partition *at, const char *body)
 {
         struct reader_job job = { .kind = READER_FETCH, .own = at, .name = STR("0") };
+        struct record *r;
         struct error err;
 
         job.page = poller_sample_begin(&err);
@@ -703,7 +704,8 @@ static const char *mark_of(struct bench *b, struct partition *at, const char *bo
         assert_int_equal(dis_ops.answered(&b->d.poller, &job, str_of(body), &err), POLLER_DONE);
         assert_non_null(job.page->first);
         (void)snprintf(mark_seen, sizeof(mark_seen), STR_FMT, STR_ARG(job.page->first->mark));
-        page_reject(job.page);
+        assert_int_equal(poller_sample_end(job.page, 0, &r, &err), 0);
+        poller_sample_free(r);
         return mark_seen;
 }
 

@@ -136,7 +136,7 @@ static void unknown_names_are_refused(void **state UNUSED)
                 assert_int_equal(zone_load(&z, str_of(bad[i]), &err), -1);
                 assert_null(z);
                 assert_int_equal(err.kind, ERROR_INVALID);
-                text_make_plain(named);
+                text_plain(named);
                 assert_non_null(strstr(err.text, named));
         }
 }
