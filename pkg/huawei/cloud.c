@@ -302,7 +302,10 @@ static bool correct_clock(struct cloud *c, const struct http_request *done)
         return true;
 }
 
-/* Sends the call again after correcting what was wrong, once for each reason; with keys of files whenever
+/* Of files, for one call: two or three of them may be replaced one after the other. */
+enum { OTHER_KEYS_MOST = 3 };
+
+/* Sends the call again after correcting what was wrong, once for each reason; with keys of files as often as
  * these say others, or may soon. */
 static bool put_right(struct cloud *c, struct cloud_call *call, const struct http_request *done, usec now)
 {
@@ -312,10 +315,10 @@ static bool put_right(struct cloud *c, struct cloud_call *call, const struct htt
                 call->corrected = true;
                 return true;
         }
-        if (!call->raw && (!call->renewed || !call->account->keyring->temporary) &&
+        if (!call->raw && call->renewed < (call->account->keyring->temporary ? 1 : OTHER_KEYS_MOST) &&
             credentials_refused(call->account->keyring->credentials, call->keys, now)) {
                 keyring_due(call->account->keyring, now);
-                call->renewed = true;
+                call->renewed++;
                 return true;
         }
         return false;
@@ -461,7 +464,8 @@ void cloud_call_begin(struct cloud *c, struct cloud_call *call)
         request_begin(&call->request);
         forget_answer(call);
         call->hosts_tried = 0;
-        call->renewed = call->corrected = false;
+        call->renewed = 0;
+        call->corrected = false;
         if (!heap_insert(&c->deadlines, &call->deadline, now + (call->timeout ? call->timeout : TIMEOUT))) {
                 struct error err;
 

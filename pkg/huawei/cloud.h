@@ -74,8 +74,8 @@ struct cloud_call {
         void (*own)(struct cloud_call *, usec now);
         const struct credentials_request *raw;
         uint64_t keys; /* their version */
-        uint8_t hosts_tried;
-        bool renewed, corrected;
+        uint8_t hosts_tried, renewed;
+        bool corrected;
 };
 /* Starts it at the end of this pass of the loop. */
 void cloud_start(struct cloud_call *);
