@@ -79,6 +79,7 @@ struct host {
         struct entry *by_key;
         struct paths paths;
         bool paths_left;            /* some became free since look_at_paths */
+        struct list_node *look;     /* the entry that host_each_some goes on with; NULL: from the first on */
         struct list queue;          /* entries that are to be started, replaced, stopped or freed */
         struct heap later;          /* those that failed */
         struct task work, lingered; /* work: on the queue */
@@ -430,6 +431,8 @@ static void end_pipeline(struct entry *e)
 static void entry_free(struct entry *e)
 {
         end_pipeline(e);
+        if (e->host->look == &e->node)
+                e->host->look = e->node.next;
         list_remove(&e->node);
         list_remove(&e->turn);
         if (!e->superseded)
@@ -533,8 +536,12 @@ static void supersede(struct entry *e, struct entry *successor)
         pipeline_status(e->pipeline, &s);
         successor->changes = e->changes + s.changes + 1;
         successor->wait = e->wait;
+        if (h->look == &successor->node)
+                h->look = successor->node.next;
         list_remove(&successor->node);
         list_insert(&h->entries, &successor->node, &e->node);
+        if (h->look == &e->node)
+                h->look = &successor->node;
         list_remove(&e->node);
         list_append(&h->superseded, &e->node);
         HASH_DEL(h->by_key, e);
@@ -971,19 +978,33 @@ bool host_drained(const struct host *h)
         return all_are(&h->entries, pipeline_drained) && all_are(&h->superseded, pipeline_drained);
 }
 
+static void tell(const struct entry *e, void (*each)(void *cookie, const struct host_entry *), void *cookie)
+{
+        struct host_entry out = { .trigger = e->trigger,
+                                  .runs = e->pipeline || e->successor || is_waiting(e),
+                                  .waits = is_waiting(e),
+                                  .failure = e->failure };
+
+        pipeline_shown(e->pipeline, e->failure, &out.status);
+        out.changes = e->changes + out.status.changes;
+        each(cookie, &out);
+}
+
 void host_each(const struct host *h, void (*each)(void *cookie, const struct host_entry *), void *cookie)
 {
-        for (struct list_node *n = h->entries.first; n; n = n->next) {
-                const struct entry *e = entry_of(n);
-                struct host_entry out = { .trigger = e->trigger,
-                                          .runs = e->pipeline || e->successor || is_waiting(e),
-                                          .waits = is_waiting(e),
-                                          .failure = e->failure };
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                tell(entry_of(n), each, cookie);
+}
 
-                pipeline_shown(e->pipeline, e->failure, &out.status);
-                out.changes = e->changes + out.status.changes;
-                each(cookie, &out);
-        }
+bool host_each_some(struct host *h, size_t most, void (*each)(void *cookie, const struct host_entry *),
+                    void *cookie)
+{
+        struct list_node *n = h->look ? h->look : h->entries.first;
+
+        for (; n && most; n = n->next, most--)
+                tell(entry_of(n), each, cookie);
+        h->look = n;
+        return n;
 }
 
 /* ---- life --------------------------------------------------------------- */
