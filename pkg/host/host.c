@@ -267,34 +267,47 @@ static int open_gates(struct host *h, struct error *err)
         return gate_host_new(&h->gates, h->loop, &h->listen, err);
 }
 
+/* As the entry's Trigger is to be run, or its successor. */
+static int configure(struct entry *e, const struct trigger *t, const struct host_options *options,
+                     struct pipeline_config *out, struct error *err)
+{
+        struct host *h = e->host;
+
+        *out = (struct pipeline_config){ .loop = h->loop,
+                                         .http = h->http,
+                                         .cloud = cloud_client_cloud(h->cloud),
+                                         .clock = h->config.clock,
+                                         .trigger = t,
+                                         .kind = options->kind,
+                                         .source_spec = options->source_spec,
+                                         .sink = options->sink,
+                                         .dead_letter = options->dead_letter,
+                                         .secrets = h->config.secrets,
+                                         .instance = options->instance,
+                                         .ending = options->ending,
+                                         .observer = &e->task,
+                                         .open_store = open_store,
+                                         .close_store = close_store,
+                                         .open_claims = open_claims,
+                                         .close_claims = close_claims,
+                                         .store_cookie = e };
+
+        if (h->recorder)
+                out->notices = (struct notices){ write_event, e };
+        if (kind_of(t, options)->push && open_gates(h, err) < 0)
+                return -1;
+        out->host = h->gates;
+        out->fetch = h->fetches ? &h->fetch : NULL;
+        return 0;
+}
+
 static int start_pipeline(struct entry *e, struct error *err)
 {
         struct host *h = e->host;
-        struct pipeline_config config = { .loop = h->loop,
-                                          .http = h->http,
-                                          .cloud = cloud_client_cloud(h->cloud),
-                                          .clock = h->config.clock,
-                                          .trigger = e->trigger,
-                                          .kind = e->options.kind,
-                                          .source_spec = e->options.source_spec,
-                                          .sink = e->options.sink,
-                                          .dead_letter = e->options.dead_letter,
-                                          .secrets = h->config.secrets,
-                                          .instance = e->options.instance,
-                                          .ending = e->options.ending,
-                                          .observer = &e->task,
-                                          .open_store = open_store,
-                                          .close_store = close_store,
-                                          .open_claims = open_claims,
-                                          .close_claims = close_claims,
-                                          .store_cookie = e };
+        struct pipeline_config config;
 
-        if (h->recorder)
-                config.notices = (struct notices){ write_event, e };
-        if (is_push(e) && open_gates(h, err) < 0)
+        if (configure(e, e->trigger, &e->options, &config, err) < 0)
                 return -1;
-        config.host = h->gates;
-        config.fetch = h->fetches ? &h->fetch : NULL;
         if (h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0)
                 return -1;
         if (pipeline_new(&e->pipeline, &config, err) < 0) {
@@ -640,6 +653,24 @@ static void stop_entry(struct entry *e, usec give_up_at)
         pipeline_stop(e->pipeline, give_up_at);
 }
 
+/* What can't be started is to be known before the pipeline is stopped for it, as far as that can be told. */
+static int check_successor(struct entry *e, struct error *err)
+{
+        struct host *h = e->host;
+        struct list ways = { 0 };
+        struct pipeline_config config;
+
+        if (e->successor->suspend)
+                return 0;
+        if (!e->successor_options.kind && !e->successor_options.ending &&
+            paths_take(&h->paths, &ways, &e->ways, e->successor, err) < 0)
+                return -1;
+        paths_leave(&h->paths, &ways);
+        if (configure(e, e->successor, &e->successor_options, &config, err) < 0)
+                return -1;
+        return pipeline_check(&config, err);
+}
+
 /* Takes the next step: starts, replaces, stops or frees it. -1: what was to be started failed. */
 static int advance(struct entry *e, struct error *err)
 {
@@ -647,6 +678,11 @@ static int advance(struct entry *e, struct error *err)
                 return go_on(e, err);
         if (e->successor && may_supersede(e))
                 return replace_beside(e, err);
+        if (e->successor && !e->removed && !e->stopping && check_successor(e, err) < 0) {
+                e->in_the_way = in_the_way_of(e) != NULL;
+                failed(e, err->text);
+                return -1;
+        }
         if (e->removed || e->successor)
                 stop_entry(e, e->give_up_at);
         return 0;
