@@ -16,6 +16,8 @@
 static const usec GRACE = 20 * USEC_SEC, REFRESH = 500 * USEC_MSEC;
 /* What is shown of each Trigger takes time where there are thousands: a twentieth of all, at most. */
 enum { LOOK_SHARE = 20 };
+/* And no more than so many in one pass of the loop: a millisecond's worth, or two where each is printed. */
+enum { LOOK_MOST = 256 };
 
 struct known { /* a Trigger of the files */
         UT_hash_handle hh;
@@ -35,6 +37,11 @@ struct run {
         usec grace;
         bool failed; /* a Trigger could not be started */
         usec next_draw, next_look;
+        struct task walk; /* goes on looking at them */
+        bool walking;
+        bool news;       /* came since the first was looked at */
+        uint64_t so_far; /* delivered, by those that were looked at */
+        usec spent;
         int64_t most; /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
         size_t rows_n, rows_cap;
@@ -102,7 +109,7 @@ static void show_one(void *cookie, const struct host_entry *e)
         struct run *r = cookie;
         struct table_row row = { .trigger = e->trigger, .status = e->status };
 
-        r->delivered += e->status.stats.accepted;
+        r->so_far += e->status.stats.accepted;
         if ((!e->runs && !e->failure) || (e->waits && !r->terminal))
                 return;
         if (!r->terminal) {
@@ -121,17 +128,19 @@ static void show_one(void *cookie, const struct host_entry *e)
         r->rows[r->rows_n++] = row;
 }
 
-static void show(struct run *r, usec now)
+/* Some of them; the rows of a terminal's table are drawn while they are there. true: there are more. */
+static bool show_some(struct run *r, usec now)
 {
-        r->rows_n = 0;
-        r->delivered = 0;
         r->now = now;
-        host_each(r->host, show_one, r);
+        if (host_each_some(r->host, r->terminal ? SIZE_MAX : LOOK_MOST, show_one, r))
+                return true;
+        r->delivered = r->so_far;
         if (now < r->next_draw)
-                return;
+                return false;
         if (r->terminal)
                 table_draw(r->rows, r->rows_n, now);
         r->next_draw = r->terminal ? now + REFRESH : USEC_NEVER;
+        return false;
 }
 
 /* A listener is there only where a Trigger needs one. */
@@ -178,24 +187,43 @@ static void say_changed(struct run *r)
         r->applied = r->removed = 0;
 }
 
+static void begin_look(struct run *r)
+{
+        say_begun(r);
+        say_changed(r);
+        r->walking = true;
+        r->news = false;
+        r->rows_n = 0;
+        r->so_far = 0;
+        r->spent = 0;
+}
+
 /* Seldom, where there is much to look at. When it is to be called again, if nothing changes before. */
 static usec look(struct run *r, usec now)
 {
         usec begun = clock_monotonic(&system_clock);
+        bool more;
 
-        if (now < r->next_look)
+        if (!r->walking && now < r->next_look)
                 return r->next_look;
-        say_begun(r);
-        say_changed(r);
-        show(r, now);
-        r->next_look = now + LOOK_SHARE * (clock_monotonic(&system_clock) - begun);
+        if (!r->walking)
+                begin_look(r);
+        more = show_some(r, now);
+        r->spent += clock_monotonic(&system_clock) - begun;
+        if (more) {
+                loop_ready(r->loop, &r->walk);
+                return USEC_NEVER;
+        }
+        r->walking = false;
+        r->next_look = now + LOOK_SHARE * r->spent;
+        if (r->news) /* perhaps of one that was looked at before */
+                return r->next_look;
         /* With an end in sight it looks more often than it prints. */
         return r->most ? MIN_OF(r->next_draw, now + 50 * USEC_MSEC) : r->next_draw;
 }
 
-static void observe(struct task *t, usec now)
+static void go_on(struct run *r, usec now)
 {
-        struct run *r = CONTAINER_OF(t, struct run, task);
         bool ended = r->stopping && host_ended(r->host);
         usec next = USEC_NEVER;
 
@@ -209,8 +237,18 @@ static void observe(struct task *t, usec now)
                 loop_stop(r->loop);
                 return;
         }
-        loop_arm(r->loop, t, next);
+        loop_arm(r->loop, &r->task, next);
 }
+
+static void observe(struct task *t, usec now)
+{
+        struct run *r = CONTAINER_OF(t, struct run, task);
+
+        r->news = true;
+        go_on(r, now);
+}
+
+static void walk_on(struct task *t, usec now) { go_on(CONTAINER_OF(t, struct run, walk), now); }
 
 /* ---- Triggers ----------------------------------------------------------- */
 
@@ -433,6 +471,7 @@ static void clean_up(struct run *r)
         (void)files_free(r->files);
         if (r->loop) {
                 loop_forget(r->loop, &r->task);
+                loop_forget(r->loop, &r->walk);
                 loop_forget(r->loop, &r->was_read);
         }
         (void)loop_free(r->loop);
@@ -522,6 +561,7 @@ static int run_files(struct run *r)
 int cmd_run(int argc, char **argv)
 {
         struct run r = { .task = { .turn = observe },
+                         .walk = { .turn = walk_on },
                          .was_read = { .turn = on_read },
                          .grace = GRACE,
                          .listen = { .address = "127.0.0.1:8080" } };

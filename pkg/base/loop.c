@@ -141,6 +141,11 @@ static void arm_timer(struct loop *l)
         (void)uv_timer_start(&l->timer, on_timer, (uint64_t)((wait + 999) / 1000), 0);
 }
 
+/* However many tasks are ready, a pass takes little longer, so that descriptors get their turn; the clock is
+ * looked at after each so many. */
+static const usec PASS_MOST = 4 * USEC_MSEC;
+enum { TURNS_UNSEEN = 16 };
+
 static void turn_ready(struct loop *l)
 {
         struct task *t, **end = &l->turning;
@@ -151,10 +156,12 @@ static void turn_ready(struct loop *l)
         *end = l->first;
         l->first = NULL;
         l->last = &l->first;
-        while ((t = l->turning)) {
+        for (unsigned n = 1; (t = l->turning); n++) {
                 l->turning = t->next;
                 t->ready = false;
                 t->turn(t, l->now);
+                if (n % TURNS_UNSEEN == 0 && clock_monotonic(l->clock) - l->now >= PASS_MOST)
+                        return; /* the others come first in the next pass */
         }
 }
 
@@ -172,7 +179,7 @@ static void on_prepare(uv_prepare_t *prepare)
         turn_ready(l);
         l->in_pass = false;
         arm_timer(l);
-        if (l->first)
+        if (l->first || l->turning)
                 (void)uv_idle_start(&l->idle, on_idle);
         else
                 (void)uv_idle_stop(&l->idle);

@@ -510,12 +510,49 @@ static void signals_come_on_the_loop(void **state UNUSED)
 
 static void a_loop_closes_clean(void **state UNUSED) { assert_null(loop_free(NULL)); }
 
+enum { LONG_TURNS = 100, UNSEEN = 16 };
+static struct set_clock long_time;
+static const struct clock long_clock = SET_CLOCK(&long_time);
+static struct long_turn {
+        struct task task;
+        uint64_t pass;
+} long_turns[LONG_TURNS];
+static size_t long_n;
+
+static void take_long(struct task *t, usec now UNUSED)
+{
+        struct long_turn *l = CONTAINER_OF(t, struct long_turn, task);
+
+        assert_ptr_equal(l, &long_turns[long_n++]); /* in the order in which they became ready */
+        l->pass = loop_pass(loop);
+        long_time.monotonic += USEC_MSEC;
+        if (long_n == LONG_TURNS)
+                loop_stop(loop);
+}
+
+/* Descriptors, probes among them, are looked at between two passes. */
+static void a_pass_takes_no_longer_however_many_are_ready(void **state UNUSED)
+{
+        loop_use_clock(loop, &long_clock);
+        long_n = 0;
+        for (size_t i = 0; i < LONG_TURNS; i++) {
+                long_turns[i] = (struct long_turn){ .task.turn = take_long };
+                loop_ready(loop, &long_turns[i].task);
+        }
+        loop_run(loop);
+        assert_int_equal(long_n, LONG_TURNS);
+        for (size_t i = UNSEEN; i < LONG_TURNS; i++)
+                assert_true(long_turns[i].pass > long_turns[i - UNSEEN].pass);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(ready_during_a_turn_runs_next_pass, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_forgotten_task_is_not_turned, setup, teardown),
                 cmocka_unit_test_setup_teardown(descriptors_get_their_turn, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_pass_takes_no_longer_however_many_are_ready, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(deadlines_come_in_order_and_not_early, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_deadline_in_the_past_comes_at_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_deadline_may_be_set_while_turning, setup, teardown),

@@ -79,6 +79,7 @@ struct host {
         struct entry *by_key;
         struct paths paths;
         bool paths_left;            /* some became free since look_at_paths */
+        struct list_node *look;     /* the entry that host_each_some goes on with; NULL: from the first on */
         struct list queue;          /* entries that are to be started, replaced, stopped or freed */
         struct heap later;          /* those that failed */
         struct task work, lingered; /* work: on the queue */
@@ -266,34 +267,47 @@ static int open_gates(struct host *h, struct error *err)
         return gate_host_new(&h->gates, h->loop, &h->listen, err);
 }
 
+/* As the entry's Trigger is to be run, or its successor. */
+static int configure(struct entry *e, const struct trigger *t, const struct host_options *options,
+                     struct pipeline_config *out, struct error *err)
+{
+        struct host *h = e->host;
+
+        *out = (struct pipeline_config){ .loop = h->loop,
+                                         .http = h->http,
+                                         .cloud = cloud_client_cloud(h->cloud),
+                                         .clock = h->config.clock,
+                                         .trigger = t,
+                                         .kind = options->kind,
+                                         .source_spec = options->source_spec,
+                                         .sink = options->sink,
+                                         .dead_letter = options->dead_letter,
+                                         .secrets = h->config.secrets,
+                                         .instance = options->instance,
+                                         .ending = options->ending,
+                                         .observer = &e->task,
+                                         .open_store = open_store,
+                                         .close_store = close_store,
+                                         .open_claims = open_claims,
+                                         .close_claims = close_claims,
+                                         .store_cookie = e };
+
+        if (h->recorder)
+                out->notices = (struct notices){ write_event, e };
+        if (kind_of(t, options)->push && open_gates(h, err) < 0)
+                return -1;
+        out->host = h->gates;
+        out->fetch = h->fetches ? &h->fetch : NULL;
+        return 0;
+}
+
 static int start_pipeline(struct entry *e, struct error *err)
 {
         struct host *h = e->host;
-        struct pipeline_config config = { .loop = h->loop,
-                                          .http = h->http,
-                                          .cloud = cloud_client_cloud(h->cloud),
-                                          .clock = h->config.clock,
-                                          .trigger = e->trigger,
-                                          .kind = e->options.kind,
-                                          .source_spec = e->options.source_spec,
-                                          .sink = e->options.sink,
-                                          .dead_letter = e->options.dead_letter,
-                                          .secrets = h->config.secrets,
-                                          .instance = e->options.instance,
-                                          .ending = e->options.ending,
-                                          .observer = &e->task,
-                                          .open_store = open_store,
-                                          .close_store = close_store,
-                                          .open_claims = open_claims,
-                                          .close_claims = close_claims,
-                                          .store_cookie = e };
+        struct pipeline_config config;
 
-        if (h->recorder)
-                config.notices = (struct notices){ write_event, e };
-        if (is_push(e) && open_gates(h, err) < 0)
+        if (configure(e, e->trigger, &e->options, &config, err) < 0)
                 return -1;
-        config.host = h->gates;
-        config.fetch = h->fetches ? &h->fetch : NULL;
         if (h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0)
                 return -1;
         if (pipeline_new(&e->pipeline, &config, err) < 0) {
@@ -430,6 +444,8 @@ static void end_pipeline(struct entry *e)
 static void entry_free(struct entry *e)
 {
         end_pipeline(e);
+        if (e->host->look == &e->node)
+                e->host->look = e->node.next;
         list_remove(&e->node);
         list_remove(&e->turn);
         if (!e->superseded)
@@ -533,8 +549,12 @@ static void supersede(struct entry *e, struct entry *successor)
         pipeline_status(e->pipeline, &s);
         successor->changes = e->changes + s.changes + 1;
         successor->wait = e->wait;
+        if (h->look == &successor->node)
+                h->look = successor->node.next;
         list_remove(&successor->node);
         list_insert(&h->entries, &successor->node, &e->node);
+        if (h->look == &e->node)
+                h->look = &successor->node;
         list_remove(&e->node);
         list_append(&h->superseded, &e->node);
         HASH_DEL(h->by_key, e);
@@ -633,6 +653,24 @@ static void stop_entry(struct entry *e, usec give_up_at)
         pipeline_stop(e->pipeline, give_up_at);
 }
 
+/* What can't be started is to be known before the pipeline is stopped for it, as far as that can be told. */
+static int check_successor(struct entry *e, struct error *err)
+{
+        struct host *h = e->host;
+        struct list ways = { 0 };
+        struct pipeline_config config;
+
+        if (e->successor->suspend)
+                return 0;
+        if (!e->successor_options.kind && !e->successor_options.ending &&
+            paths_take(&h->paths, &ways, &e->ways, e->successor, err) < 0)
+                return -1;
+        paths_leave(&h->paths, &ways);
+        if (configure(e, e->successor, &e->successor_options, &config, err) < 0)
+                return -1;
+        return pipeline_check(&config, err);
+}
+
 /* Takes the next step: starts, replaces, stops or frees it. -1: what was to be started failed. */
 static int advance(struct entry *e, struct error *err)
 {
@@ -640,6 +678,11 @@ static int advance(struct entry *e, struct error *err)
                 return go_on(e, err);
         if (e->successor && may_supersede(e))
                 return replace_beside(e, err);
+        if (e->successor && !e->removed && !e->stopping && check_successor(e, err) < 0) {
+                e->in_the_way = in_the_way_of(e) != NULL;
+                failed(e, err->text);
+                return -1;
+        }
         if (e->removed || e->successor)
                 stop_entry(e, e->give_up_at);
         return 0;
@@ -971,19 +1014,33 @@ bool host_drained(const struct host *h)
         return all_are(&h->entries, pipeline_drained) && all_are(&h->superseded, pipeline_drained);
 }
 
+static void tell(const struct entry *e, void (*each)(void *cookie, const struct host_entry *), void *cookie)
+{
+        struct host_entry out = { .trigger = e->trigger,
+                                  .runs = e->pipeline || e->successor || is_waiting(e),
+                                  .waits = is_waiting(e),
+                                  .failure = e->failure };
+
+        pipeline_shown(e->pipeline, e->failure, &out.status);
+        out.changes = e->changes + out.status.changes;
+        each(cookie, &out);
+}
+
 void host_each(const struct host *h, void (*each)(void *cookie, const struct host_entry *), void *cookie)
 {
-        for (struct list_node *n = h->entries.first; n; n = n->next) {
-                const struct entry *e = entry_of(n);
-                struct host_entry out = { .trigger = e->trigger,
-                                          .runs = e->pipeline || e->successor || is_waiting(e),
-                                          .waits = is_waiting(e),
-                                          .failure = e->failure };
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                tell(entry_of(n), each, cookie);
+}
 
-                pipeline_shown(e->pipeline, e->failure, &out.status);
-                out.changes = e->changes + out.status.changes;
-                each(cookie, &out);
-        }
+bool host_each_some(struct host *h, size_t most, void (*each)(void *cookie, const struct host_entry *),
+                    void *cookie)
+{
+        struct list_node *n = h->look ? h->look : h->entries.first;
+
+        for (; n && most; n = n->next, most--)
+                tell(entry_of(n), each, cookie);
+        h->look = n;
+        return n;
 }
 
 /* ---- life --------------------------------------------------------------- */

@@ -85,6 +85,10 @@ bool host_ended(const struct host *);
 bool host_drained(const struct host *); /* all sources are at their end, and their records settled */
 /* In the order in which they were set first. */
 void host_each(const struct host *, void (*)(void *cookie, const struct host_entry *), void *cookie);
+/* The next so many of them, and then it begins again. true: there are more. Those that come and go meanwhile
+ * may be left out. */
+bool host_each_some(struct host *, size_t most, void (*)(void *cookie, const struct host_entry *),
+                    void *cookie);
 
 uint16_t host_admin_port(const struct host *);
 uint16_t host_listen_port(const struct host *); /* 0: it does not listen */

@@ -80,6 +80,7 @@ struct toy_spec {
         unsigned *refusals; /* so often it can't be opened; NULL: it can */
         unsigned *opened;   /* counts; may be NULL */
         bool hangs;         /* it never comes to its end */
+        bool wrong;         /* check says so; open does not */
 };
 
 static struct task *the_wake; /* of the one that hangs */
@@ -140,13 +141,18 @@ static int toy_open(struct source **out, const void *spec, const struct services
         return 0;
 }
 
+static int toy_check(const void *spec, const struct services *services UNUSED, struct error *err)
+{
+        return ((const struct toy_spec *)spec)->wrong ? error_set(err, ERROR_INVALID, "wrong") : 0;
+}
+
 static const struct pull_ops toy_pull = {
         .poll = toy_poll, .deadline = toy_deadline, .stop = toy_stop, .free = toy_free
 };
 static const struct warning toy_warnings[] = { WARNING("RecordsExpired", .loses = true), WARNING("NeverSaid"),
                                                WARNINGS_END };
 static const struct source_kind toy = {
-        .name = "toy", .pull = &toy_pull, .open = toy_open, .warnings = toy_warnings
+        .name = "toy", .pull = &toy_pull, .open = toy_open, .check = toy_check, .warnings = toy_warnings
 };
 
 /* ---- the bench ---------------------------------------------------------- */
@@ -323,8 +329,8 @@ static void check_count(void *cookie, const struct host_entry *e)
 static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 {
         static const struct toy_spec
-                orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11, NULL, NULL, false },
-                bills = { "Unheard", "something", 1, 0, NULL, NULL, false };
+                orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11, NULL, NULL, false, false },
+                bills = { "Unheard", "something", 1, 0, NULL, NULL, false, false };
         unsigned n = 0;
 
         b.wanted = 2;
@@ -346,7 +352,9 @@ static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 
 static void a_reason_that_comes_again_and_again_writes_few_events(void **state UNUSED)
 {
-        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0, NULL, NULL, false };
+        static const struct toy_spec often = {
+                "PartitionAdded", "partition", 5000, 0, NULL, NULL, false, false
+        };
 
         b.wanted = 11; /* ten of their own, and one for all others */
         set("shop", "orders", &often);
@@ -378,7 +386,7 @@ static void check_started(void *cookie, const struct host_entry *e)
 static void one_that_fails_to_start_is_tried_again(void **state UNUSED)
 {
         unsigned refusals = 2;
-        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL, false };
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL, false, false };
         usec begun = clock_monotonic(&system_clock), took;
         struct error err;
         uint64_t changes;
@@ -403,7 +411,7 @@ static void one_that_fails_to_start_is_tried_again(void **state UNUSED)
 static void one_that_failed_is_tried_at_once_when_it_is_set_again(void **state UNUSED)
 {
         unsigned refusals = 1;
-        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL, false };
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL, false, false };
         struct error err;
 
         assert_int_equal(try_set("shop", "orders", &late, &err), -1);
@@ -411,6 +419,58 @@ static void one_that_failed_is_tried_at_once_when_it_is_set_again(void **state U
         assert_false(host_failed(b.host, "shop", "orders"));
         host_remove(b.host, "shop", "orders", 0);
         assert_null(host_find(b.host, "shop", "orders"));
+}
+
+static void check_goes_on(void *cookie, const struct host_entry *e)
+{
+        char text[256];
+
+        (void)snprintf(text, sizeof(text), "its change can't be started, and it goes on as it was: %s",
+                       (const char *)cookie);
+        assert_true(e->runs);
+        assert_string_equal(e->failure, (const char *)cookie);
+        assert_string_equal(e->status.source_text, text);
+        assert_false(e->status.stopped);
+}
+
+static const unsigned *awaited;
+
+static void stop_once_opened(struct task *t, usec now UNUSED)
+{
+        if (*awaited)
+                loop_stop(b.loop);
+        else
+                loop_ready(b.loop, t);
+}
+
+/* Whether its source is what can't work, or its function. */
+static void an_edit_that_cannot_start_leaves_what_reads(void **state UNUSED)
+{
+        unsigned opened = 0, edits = 0;
+        const struct toy_spec first = { .opened = &opened }, wrong = { .opened = &edits, .wrong = true },
+                              right = { .opened = &edits };
+        struct host_options to_nowhere = how(&right);
+        struct task until_opened = { .turn = stop_once_opened };
+        struct error err;
+
+        set("shop", "orders", &first);
+        assert_int_equal(try_set("shop", "orders", &wrong, &err), -1);
+        assert_string_equal(err.text, "start shop/orders: wrong");
+        host_each(b.host, check_goes_on, err.text);
+        to_nowhere.sink = "nowhere";
+        assert_int_equal(host_set(b.host, trigger("shop", "orders"), &to_nowhere, 0, &err), -1);
+        assert_non_null(strstr(err.text, "nowhere"));
+        host_each(b.host, check_goes_on, err.text);
+        assert_int_equal(opened, 1);
+        assert_int_equal(edits, 0);
+        /* What can be started takes its place. */
+        set("shop", "orders", &right);
+        awaited = &edits;
+        loop_ready(b.loop, &until_opened);
+        run();
+        assert_false(host_failed(b.host, "shop", "orders"));
+        assert_int_equal(opened, 1);
+        assert_int_equal(edits, 1);
 }
 
 /* Turned in each pass, as whatever else runs is. */
@@ -573,6 +633,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_reason_that_comes_again_and_again_writes_few_events, begin,
                                                 end),
                 cmocka_unit_test_setup_teardown(one_that_fails_to_start_is_tried_again, begin, end),
+                cmocka_unit_test_setup_teardown(an_edit_that_cannot_start_leaves_what_reads, begin, end),
                 cmocka_unit_test_setup_teardown(one_that_failed_is_tried_at_once_when_it_is_set_again, begin,
                                                 end),
                 cmocka_unit_test_prestate_setup_teardown(many_hold_up_nothing_that_runs, begin, end,

@@ -626,6 +626,24 @@ int poller_open(struct poller *p, const struct poller_ops *ops, const struct pol
         return -1;
 }
 
+static void say_nothing(void *cookie UNUSED, const struct notice *notice UNUSED) {}
+
+int poller_check(const struct cloud_spec *cloud, const char *service, const struct services *services,
+                 struct error *err)
+{
+        struct services silent = *services;
+        const struct source_account_config config = { .services = &silent,
+                                                      .cloud = cloud,
+                                                      .service = service };
+        struct source_account *account;
+
+        silent.notices = (struct notices){ say_nothing, NULL };
+        if (source_account_new(&account, &config, err) < 0)
+                return -1;
+        (void)source_account_free(account);
+        return 0;
+}
+
 struct source *poller_close(struct poller *p)
 {
         for (struct errand *e = p->busy; e; e = e->next) {

@@ -122,6 +122,9 @@ struct poller {
  * end, and where this fails, too. services: borrowed until it is closed. */
 int poller_open(struct poller *, const struct poller_ops *, const struct poller_config *,
                 const struct services *, struct error *) MUST_CHECK;
+/* For the kind's check: can calls be made as that says? */
+int poller_check(const struct cloud_spec *, const char *service, const struct services *,
+                 struct error *) MUST_CHECK;
 /* Cancels what is under way, and frees all; for an open that fails later. Returns NULL. */
 struct source *poller_close(struct poller *);
 /* The mark behind the page (FETCH), or the state (LOAD); copied. */

@@ -33,6 +33,9 @@ struct source_kind {
         /* 0, or -1 when the spec can't work whatever happens. Connecting is no part of it: that shows as an
          * event. */
         int (*open)(struct source **, const void *spec, const struct services *, struct error *) MUST_CHECK;
+        /* Optional: what of open can fail, without anything that a source of its kind that runs has: so it is
+         * known before that one is stopped. */
+        int (*check)(const void *spec, const struct services *, struct error *) MUST_CHECK;
         /* Where it comes from, for people and for the `source` attribute: "kafka shop/orders". */
         void (*origin)(const struct trigger *, struct buf *);
         /* Does it make something outside the cluster that must be taken back? Says what, for people.

@@ -255,7 +255,8 @@ static void open_ways(struct pipeline *p)
         p->services.peers = (struct http_peers){ &ops, p };
 }
 
-static int open_sender(struct pipeline *p, const struct delivery_config *delivery, struct error *err)
+static int open_sender(struct pipeline *p, const struct delivery_config *delivery, bool tried,
+                       struct error *err)
 {
         const struct trigger *t = p->config.trigger;
         const struct dead_letter_spec *dead = t->delivery->dead_letter;
@@ -272,7 +273,8 @@ static int open_sender(struct pipeline *p, const struct delivery_config *deliver
                                         .secrets = p->config.secrets,
                                         .wake = &p->task,
                                         .most = delivery->max_in_flight,
-                                        .batch_records = delivery->batch_records };
+                                        .batch_records = delivery->batch_records,
+                                        .tried = tried };
 
         if (p->kind->push) {
                 sender.batch_records = PUSH_RECORDS_MOST;
@@ -299,17 +301,15 @@ static int open_feed(struct pipeline *p, const struct delivery_config *delivery,
         return p->kind->push ? gate_new(&p->feed, &feed, err) : pull_new(&p->feed, &feed, delivery, err);
 }
 
-static int open_all(struct pipeline *p, struct error *err)
+/* What nobody else has, whatever runs beside it. */
+static int open_own(struct pipeline *p, const struct delivery_config *delivery, bool tried, struct error *err)
 {
-        const struct trigger *t = p->config.trigger;
-        const struct delivery_config delivery = engine_config(t, p->kind);
-
         p->services = (struct services){ .loop = p->config.loop,
                                          .waker = loop_waker(p->config.loop),
                                          .wake = &p->task,
                                          .clock = p->config.clock,
                                          .cloud = p->config.cloud,
-                                         .trigger = t,
+                                         .trigger = p->config.trigger,
                                          .log = &p->log,
                                          .notices = { told, p },
                                          .instance = p->config.instance,
@@ -317,7 +317,14 @@ static int open_all(struct pipeline *p, struct error *err)
                                          .ending = p->config.ending };
         if (p->kind->push)
                 open_ways(p);
-        if (open_filter(p, err) < 0 || open_sender(p, &delivery, err) < 0 ||
+        return open_filter(p, err) < 0 || open_sender(p, delivery, tried, err) < 0 ? -1 : 0;
+}
+
+static int open_all(struct pipeline *p, struct error *err)
+{
+        const struct delivery_config delivery = engine_config(p->config.trigger, p->kind);
+
+        if (open_own(p, &delivery, false, err) < 0 ||
             p->config.open_store(p->config.store_cookie, &p->services.store, err) < 0)
                 return -1;
         if (p->config.open_claims &&
@@ -326,24 +333,55 @@ static int open_all(struct pipeline *p, struct error *err)
         return open_feed(p, &delivery, err);
 }
 
-int pipeline_new(struct pipeline **out, const struct pipeline_config *config, struct error *err)
+static struct pipeline *pipeline_of(const struct pipeline_config *config)
 {
         struct pipeline *p = calloc(1, sizeof(*p));
 
         if (!p)
-                return error_memory(err);
+                return NULL;
         p->config = *config;
         p->kind = config->kind ? config->kind : trigger_source(config->trigger);
         p->log = log_scope_of(config->trigger->namespace_, config->trigger->name);
         count_from_nothing(p);
         p->task.turn = turn;
+        return p;
+}
+
+static int not_started(const struct pipeline_config *config, struct error *err)
+{
+        return error_wrap(err, "start %s/%s", config->trigger->namespace_, config->trigger->name);
+}
+
+int pipeline_new(struct pipeline **out, const struct pipeline_config *config, struct error *err)
+{
+        struct pipeline *p = pipeline_of(config);
+
+        if (!p)
+                return error_memory(err);
         if (open_all(p, err) < 0) {
                 (void)pipeline_free(p);
-                return error_wrap(err, "start %s/%s", config->trigger->namespace_, config->trigger->name);
+                return not_started(config, err);
         }
         loop_ready(config->loop, &p->task);
         *out = p;
         return 0;
+}
+
+int pipeline_check(const struct pipeline_config *config, struct error *err)
+{
+        struct pipeline *p = pipeline_of(config);
+        struct delivery_config delivery;
+        int result;
+
+        if (!p)
+                return error_memory(err);
+        delivery = engine_config(config->trigger, p->kind);
+        result = open_own(p, &delivery, true, err);
+        if (result == 0 && p->kind->check)
+                result = p->kind->check(config->kind ? config->source_spec : config->trigger->source_spec,
+                                        &p->services, err);
+        (void)pipeline_free(p);
+        return result < 0 ? not_started(config, err) : 0;
 }
 
 void pipeline_stop(struct pipeline *p, usec give_up_at)

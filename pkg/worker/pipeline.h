@@ -47,6 +47,8 @@ const char *pipeline_delivery_name(enum delivery_state); /* as the status says i
 const char *pipeline_delivery(const struct pipeline_status *);
 const struct trigger *pipeline_trigger(const struct pipeline *);
 /* Stops reading, lets what is in flight finish until the deadline (monotonic), commits. */
+/* What of pipeline_new can fail, as far as it can be tried while another one of the same Trigger runs. */
+int pipeline_check(const struct pipeline_config *, struct error *) MUST_CHECK;
 void pipeline_stop(struct pipeline *, usec give_up_at);
 /* The same for one that is reached by requests and is not from now on: a successor is, which has just
  * started; NULL: nobody, or a Trigger that is suspended. What it has ends by its own time-outs, unless a stop

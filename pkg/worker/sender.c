@@ -578,9 +578,10 @@ static int open_all(struct sender *s, struct error *err)
                 return error_memory(err);
         if (open_target(s, err) < 0 ||
             (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
-            (s->delivery->dead_letter && letters_new(&s->letters, &letters, err) < 0))
+            (s->delivery->dead_letter && !(c->tried && s->delivery->dead_letter->kafka) &&
+             letters_new(&s->letters, &letters, err) < 0))
                 return -1;
-        if (t) {
+        if (t && !c->tried) {
                 const struct transform_config transform = { .loop = c->loop,
                                                             .program = t->jq,
                                                             .timeout = t->timeout,

@@ -3,7 +3,8 @@
 #include "api/worker.h"
 #include "json/writer.h"
 
-enum { BYTES_MOST = 64 << 20 };
+/* An answer; and all of them that clients have not read yet: who reads nothing gives way. */
+enum { BYTES_MOST = 64 << 20, UNREAD_MOST = 128 << 20 };
 
 /* Why it is not connected; NULL: it is. */
 const char *snapshot_not_connected(const struct pipeline_status *s)
@@ -256,14 +257,19 @@ void snapshot_free(struct snapshot *s)
         free(s);
 }
 
-/* The server counts it, as it does what clients do not read: it has a limit for all of it. */
-static void hold(const struct snapshot *s)
+/* Is there room for the answer beside those that are not read? */
+static bool has_room(const struct snapshot *s)
 {
-        size_t n = s->out.cap;
+        size_t n = s->out.n;
 
         for (size_t m = 0; m < PARTS; m++)
-                n += s->parts[m].cap;
-        http_call_hold(s->call, n);
+                n += s->parts[m].n;
+        return n <= UNREAD_MOST && http_call_room(s->call, UNREAD_MOST - n);
+}
+
+static void refuse(struct snapshot *s, const char *why)
+{
+        http_call_reply(s->call, 503, STR("text/plain; charset=utf-8"), (struct str){ 0 }, str_of(why));
 }
 
 void snapshot_add(struct snapshot *s, const struct trigger *t, const struct pipeline_status *status)
@@ -278,17 +284,19 @@ bool snapshot_answer(struct snapshot *s)
 {
         bool is_metrics = s->kind == SNAPSHOT_METRICS;
 
-        hold(s);
+        if (!s->joined && !has_room(s)) {
+                refuse(s, "too much of what was asked for is not read\n");
+                snapshot_free(s);
+                return true;
+        }
         if (is_metrics && !join(s))
                 return false;
         if (!is_metrics) {
                 writer_array_end(&s->writer);
                 writer_object_end(&s->writer);
         }
-        http_call_hold(s->call, 0);
         if (s->out.failed || s->labels.failed)
-                http_call_reply(s->call, 503, STR("text/plain; charset=utf-8"), (struct str){ 0 },
-                                STR("out of memory\n"));
+                refuse(s, "out of memory\n");
         else
                 http_call_reply_take(s->call, 200,
                                      is_metrics ? STR("text/plain; version=0.0.4; charset=utf-8")

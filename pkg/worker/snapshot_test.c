@@ -1,7 +1,7 @@
 /* The admin port itself, whose answers are taken here instead of sent. */
 #define http_call_reply test_reply
 #define http_call_reply_take test_reply_take
-#define http_call_hold test_hold
+#define http_call_room test_room
 #include "worker/admin.c"
 #include "worker/snapshot.c"
 
@@ -23,7 +23,8 @@ static struct trigger *trigger, triggers[MANY];
 static char names[MANY][16];
 static struct admin_entry entries[MANY], others[MANY];
 
-void test_hold(struct http_call *c UNUSED, size_t n UNUSED) {}
+static size_t unread;
+bool test_room(struct http_call *c UNUSED, size_t most) { return unread <= most; }
 void test_reply(struct http_call *c, int status, struct str type UNUSED, struct str headers UNUSED,
                 struct str body)
 {
@@ -200,6 +201,18 @@ static void without_triggers_there_is_an_answer_at_once(void **state UNUSED)
         assert_string_equal(calls[1].body.p, "{\"triggers\":[]}");
 }
 
+static void what_is_not_read_is_bounded(void **state UNUSED)
+{
+        unread = UNREAD_MOST - 1000;
+        for (int kind = SNAPSHOT_METRICS; kind <= SNAPSHOT_STATUS; kind++) {
+                show(&admin, (enum snapshot_kind)kind, &calls[kind]);
+                (void)turns_until(&calls[kind]);
+                assert_int_equal(calls[kind].status, 503);
+        }
+        unread = 0;
+        assert_int_equal(admin.shots.n, 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -207,6 +220,7 @@ int main(void)
                         thousands_are_shown_a_few_in_a_pass_one_answer_after_the_other, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_changes_meanwhile_is_shown_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_last_one_may_leave_and_come_back, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_is_not_read_is_bounded, setup, teardown),
                 cmocka_unit_test_setup_teardown(without_triggers_there_is_an_answer_at_once, setup, teardown),
         };
 

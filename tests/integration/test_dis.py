@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+import yaml
 from cloud import faults
 from cloud.service import PROJECT, REGION, Answer
 from harness.cloud import PAIR, write_key
@@ -402,6 +403,31 @@ def of_streams(cloud):
 ANEW = (
     r"its position \d+ is of the stream that was created at 2\S+Z; that was deleted, and made again at 2\S+Z"
 )
+
+
+def test_an_edit_that_cannot_be_started_leaves_what_reads(stream, runner, function):
+    """Its calls can't be made: that is known before anything is stopped. The next edit can be started."""
+    run = stream.start()
+    stream.put(10)
+    stream.wait_arrived()
+    file = runner.directory / "run.yaml"
+    good, bad = (yaml.safe_load(file.read_text()) for _ in range(2))
+    bad["spec"]["source"]["dis"]["cloud"]["credentials"] = {"type": "PodIdentity"}
+    file.write_text(yaml.safe_dump(bad))
+    told = (
+        "its change can't be started, and it goes on as it was: start test/orders: cloud.credentials.type "
+        "PodIdentity: HC_CONTAINER_CREDENTIALS_FULL_URI is not set in the environment"
+    )
+    run.wait_until("it is told", lambda: run.status()["sourceReason"].startswith(told))
+    stream.put(10)
+    stream.wait_arrived()
+    assert "state=Disconnected" not in run.output
+    good["spec"]["delivery"] = {"maxInFlight": 3}
+    file.write_text(yaml.safe_dump(good))
+    run.wait_until("it is well", lambda: run.status()["sourceState"] == "Connected")
+    stream.put(10)
+    stream.wait_arrived()
+    assert len(stream.arrived()) == 30
 
 
 @pytest.mark.parametrize("is_read", [True, False], ids=["read", "not read"])

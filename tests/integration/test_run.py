@@ -354,6 +354,24 @@ def test_an_api_goes_on_when_its_edit_cannot_start(tmp_path, why):
             assert run.stop() == 0
 
 
+def test_what_reads_goes_on_when_its_edit_cannot_start(function, tmp_path):
+    def ticks(schedule, delivery=None):
+        return yaml.safe_dump(trigger("clock", {"timer": {"schedule": schedule}}, function.uri, delivery))
+
+    files = tmp_path / "clock.yaml"
+    files.write_text(ticks("1s"))
+    with Sluice("run", "-f", files, f"--state={tmp_path}/state") as run:
+        run.wait_until("it ticks", lambda: function.accepted() > 0)
+        files.write_text(ticks("1h", {"tls": {"caSecretRef": {"name": "ca", "key": "pem"}}}))
+        told = r"its change can't be started, and it goes on as it was: start test/clock: spec.delivery.tls "
+        run.wait_until("it is told", lambda: re.match(told, run.status()["sourceReason"]))
+        before = function.accepted()
+        run.wait_until("it ticks still", lambda: function.accepted() > before + 1)
+        files.write_text(ticks("1h"))
+        run.wait_until("it is well", lambda: run.ask("/readyz")[1] == "ok\n")
+        assert run.stop() == 0
+
+
 @pytest.mark.parametrize("told", ["watched", "signalled"])
 def test_a_folder_is_read_again(function, tmp_path, told):
     """Files that come and go in a folder, and in one that comes later; at SIGHUP too, when nobody tells of changes."""

@@ -517,6 +517,12 @@ static const struct warning warnings[] = { WARNING("RecordsExpired", .loses = tr
                                            WARNING("CheckpointRefused"),
                                            SOURCE_ACCOUNT_WARNING,
                                            WARNINGS_END };
+
+static int check(const void *spec, const struct services *services, struct error *err)
+{
+        return poller_check(((const struct dis_spec *)spec)->cloud, dis_ops.service, services, err);
+}
+
 const struct source_kind dis_source = {
         .name = "dis",
         .warnings = warnings,
@@ -524,5 +530,6 @@ const struct source_kind dis_source = {
         .shape = &dis_shape,
         .pull = &poller_pull,
         .open = dis_open,
+        .check = check,
         .origin = dis_origin,
 };

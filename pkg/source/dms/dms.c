@@ -449,6 +449,12 @@ static int dms_open(struct source **out, const void *spec_, const struct service
 
 static const struct warning warnings[] = { WARNING("NotAcknowledged"), WARNING("WindowOver"),
                                            SOURCE_ACCOUNT_WARNING, WARNINGS_END };
+
+static int check(const void *spec, const struct services *services, struct error *err)
+{
+        return poller_check(((const struct dms_spec *)spec)->cloud, dms_ops.service, services, err);
+}
+
 const struct source_kind dms_source = {
         .name = "dms",
         .warnings = warnings,
@@ -456,5 +462,6 @@ const struct source_kind dms_source = {
         .shape = &dms_shape,
         .pull = &poller_pull_at_once,
         .open = dms_open,
+        .check = check,
         .origin = dms_origin,
 };

@@ -205,6 +205,16 @@ static int open_consumer(struct kafka *s, struct error *err)
         return 0;
 }
 
+static int kafka_check(const void *spec, const struct services *services, struct error *err)
+{
+        rd_kafka_conf_t *conf;
+
+        if (configure(&conf, spec, services, err) < 0)
+                return -1;
+        rd_kafka_conf_destroy(conf);
+        return 0;
+}
+
 static int kafka_open(struct source **out, const void *spec, const struct services *services,
                       struct error *err)
 {
@@ -784,5 +794,6 @@ const struct source_kind kafka_source = {
         .shape = &kafka_shape,
         .pull = &pull,
         .open = kafka_open,
+        .check = kafka_check,
         .origin = kafka_origin,
 };
