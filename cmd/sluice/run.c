@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
+#include "base/bucket.h"
 #include "base/table.h"
 #include "files.h"
 #include "host/host.h"
@@ -23,6 +24,7 @@ struct known { /* a Trigger of the files */
         UT_hash_handle hh;
         struct digest digest; /* of how it is wanted */
         uint64_t changes;     /* that were printed */
+        int64_t lines_paid;   /* struct bucket_rate */
         bool shown;
         uint64_t round; /* the last in which it was in the files */
         char key[];     /* namespace/name */
@@ -42,7 +44,8 @@ struct run {
         bool news;       /* came since the first was looked at */
         uint64_t so_far; /* delivered, by those that were looked at */
         usec spent;
-        int64_t most; /* events to deliver before it ends; 0: no end */
+        usec next_line; /* when changes are shown that came too fast */
+        int64_t most;   /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
         size_t rows_n, rows_cap;
         struct known *known;
@@ -92,14 +95,23 @@ static struct known *find_known(const struct run *r, const struct trigger *t, st
         return k;
 }
 
-/* A line for what is news. One that finds no reader is shown with the next change. */
+/* A line for what is news; after a few in a row one a second. One that finds no reader is shown with the next
+ * change. */
 static void show_line(struct run *r, const struct host_entry *e, const struct table_row *row)
 {
+        const struct bucket_rate apart = bucket_rate(1, USEC_SEC, 10);
         BUF_AT_END struct buf key = BUF_INIT(1024);
         struct known *k = find_known(r, e->trigger, &key);
 
-        if (!k || (k->shown && k->changes == e->changes) || !table_line(row, r->now))
+        if (!k || (k->shown && k->changes == e->changes))
                 return;
+        if (!bucket_gives(&apart, k->lines_paid, r->now)) {
+                r->next_line = MIN_OF(r->next_line, bucket_at(&apart, k->lines_paid, r->now));
+                return;
+        }
+        if (!table_line(row, r->now))
+                return;
+        k->lines_paid = bucket_take(&apart, k->lines_paid, 1, r->now);
         k->shown = true;
         k->changes = e->changes;
 }
@@ -196,12 +208,13 @@ static void begin_look(struct run *r)
         r->rows_n = 0;
         r->so_far = 0;
         r->spent = 0;
+        r->next_line = USEC_NEVER;
 }
 
 /* Seldom, where there is much to look at. When it is to be called again, if nothing changes before. */
 static usec look(struct run *r, usec now)
 {
-        usec begun = clock_monotonic(&system_clock);
+        usec begun = clock_monotonic(&system_clock), next;
         bool more;
 
         if (!r->walking && now < r->next_look)
@@ -218,8 +231,9 @@ static usec look(struct run *r, usec now)
         r->next_look = now + LOOK_SHARE * r->spent;
         if (r->news) /* perhaps of one that was looked at before */
                 return r->next_look;
+        next = MIN_OF(r->next_draw, r->next_line);
         /* With an end in sight it looks more often than it prints. */
-        return r->most ? MIN_OF(r->next_draw, now + 50 * USEC_MSEC) : r->next_draw;
+        return r->most ? MIN_OF(next, now + 50 * USEC_MSEC) : next;
 }
 
 static void go_on(struct run *r, usec now)
@@ -302,6 +316,7 @@ static struct known *know(struct run *r, const struct trigger *t)
         k = calloc(1, sizeof(*k) + key.n + 1);
         if (!k)
                 return NULL;
+        k->lines_paid = BUCKET_FULL;
         memcpy(k->key, key.p, key.n);
         HASH_ADD(hh, r->known, key, key.n, k);
         if (k->hh.tbl)

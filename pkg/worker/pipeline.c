@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "api/worker.h"
+#include "base/bucket.h"
 #include "log/log.h"
 #include "filter/filter.h"
 #include "huawei/cloud.h"
@@ -23,6 +24,8 @@ struct pipeline {
         struct filter *filter; /* NULL: everything is delivered */
         struct feed *feed;
         enum delivery_state delivery; /* as it is told, with its text */
+        enum delivery_state logged;   /* the last that was */
+        int64_t logged_paid;          /* struct bucket_rate */
         char delivery_text[256];
         uint64_t changes, seen; /* of how it is told; of all that the observer was woken for */
         bool stopping, passed_by, delivered;
@@ -87,12 +90,26 @@ static void tell_state(struct pipeline *p)
                 text = sender_notes(p->sender);
         if (state == p->delivery && strncmp(text, p->delivery_text, sizeof(p->delivery_text) - 1) == 0)
                 return;
-        if (state != p->delivery)
-                log_at_for(&p->log, state == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery",
-                           LOG_S("state", pipeline_delivery_name(state)), LOG_S("reason", text));
         p->delivery = state;
         (void)snprintf(p->delivery_text, sizeof(p->delivery_text), "%s", text);
         p->changes++;
+}
+
+/* A state that comes and goes with each event, as where many are refused, is logged now and then. When it is
+ * to be logged, if it is not. */
+static usec log_delivery(struct pipeline *p, usec now)
+{
+        const struct bucket_rate apart = bucket_rate(1, 10 * USEC_SEC, 5);
+
+        if (p->delivery == p->logged)
+                return USEC_NEVER;
+        if (!bucket_gives(&apart, p->logged_paid, now))
+                return bucket_at(&apart, p->logged_paid, now);
+        p->logged_paid = bucket_take(&apart, p->logged_paid, 1, now);
+        p->logged = p->delivery;
+        log_at_for(&p->log, p->delivery == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery",
+                   LOG_S("state", pipeline_delivery_name(p->delivery)), LOG_S("reason", p->delivery_text));
+        return USEC_NEVER;
 }
 
 /* The observer hears of changes and of the first delivery; later ones show whenever it looks. */
@@ -112,7 +129,7 @@ static void turn(struct task *task, usec now)
         struct pipeline *p = CONTAINER_OF(task, struct pipeline, task);
         const struct feed_ops *ops = p->feed->ops;
         bool more = true;
-        usec due;
+        usec due, log_due;
 
         sender_turn(p->sender, now);
         for (int round = 0; more && round < ROUNDS_A_TURN && !p->feed->closed; round++) {
@@ -120,6 +137,7 @@ static void turn(struct task *task, usec now)
                 tell_state(p);
         }
         feed_log(p->feed, now);
+        log_due = log_delivery(p, now);
         wake_observer(p);
         if (p->feed->closed) {
                 loop_arm(p->config.loop, task, USEC_NEVER);
@@ -128,6 +146,7 @@ static void turn(struct task *task, usec now)
         if (more) /* others have their turn first */
                 loop_ready(p->config.loop, task);
         due = MIN_OF(ops->deadline(p->feed), feed_log_deadline(p->feed));
+        due = MIN_OF(due, log_due);
         loop_arm(p->config.loop, task, MIN_OF(due, sender_deadline(p->sender)));
 }
 
@@ -342,6 +361,7 @@ static struct pipeline *pipeline_of(const struct pipeline_config *config)
         p->config = *config;
         p->kind = config->kind ? config->kind : trigger_source(config->trigger);
         p->log = log_scope_of(config->trigger->namespace_, config->trigger->name);
+        p->logged_paid = BUCKET_FULL;
         count_from_nothing(p);
         p->task.turn = turn;
         return p;

@@ -27,7 +27,7 @@ struct sender_config {
         size_t answer_max; /* bytes of an answer that are kept; 0: enough for words */
         usec timeout;      /* of the function; 0: the delivery's */
         bool shows_made;   /* what a transform made goes only once sender_go_on says so */
-        bool tried; /* it is freed at once: nothing is begun that takes long to end */
+        bool tried;        /* it is freed at once: nothing is begun that takes long to end */
 };
 int sender_new(struct sender **, const struct sender_config *, struct error *) MUST_CHECK;
 

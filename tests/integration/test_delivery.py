@@ -415,6 +415,39 @@ def test_a_dead_letter_over_http_is_the_cloudevent_with_knatives_attributes(kafk
     )
 
 
+def test_a_state_that_comes_and_goes_with_each_event_is_told_now_and_then(kafka, topic, sink, runner):
+    """Each letter is one that fails and one that is settled."""
+    with Sink(lambda request: 202) as dead:
+        sink.answer = lambda request: 422
+        kafka.produce(topic, [{"value": str(i), "partition": 0} for i in range(500)])
+        run = runner.start(
+            make(
+                kafka,
+                topic,
+                sink.uri,
+                {
+                    "ordering": "Partition",
+                    "retry": {**FAST, "onExhausted": "DeadLetter"},
+                    "deadLetter": {"uri": dead.uri},
+                },
+            )
+        )
+        began = time.monotonic()
+        committed(kafka, topic, 500)
+        sink.answer = lambda request: 200
+        kafka.produce(topic, ["well"])
+        committed(kafka, topic, 501)
+        took = time.monotonic() - began
+        wait_until("that all is well is told", lambda: "state=Delivering" in last_said(run), 15)
+    assert len(dead.all()) == 500
+    assert 2 <= run.output.count("msg=delivery") <= 6 + (took + 15) / 10
+    assert run.output.count(f"{topic}  kafka") <= 15 + took + 15
+
+
+def last_said(run):
+    return [line for line in run.output.splitlines() if "msg=delivery" in line][-1]
+
+
 @pytest.mark.parametrize("form", ["FunctionGraph", "CloudEventsStructured"])
 def test_a_dead_letter_holds_none_of_our_secrets(sink, runner, tmp_path, form):
     """The function answers with the request that it was sent, as some do on errors."""
