@@ -22,6 +22,7 @@ struct message { /* a record of ours */
         struct partition *partition;
         rd_kafka_message_t *native;  /* NULL once detached */
         rd_kafka_headers_t *headers; /* NULL: none; the native message's, ours when it is detached */
+        bool headers_known;          /* message_headers() has looked */
         int64_t timestamp;           /* the broker's, in milliseconds, whatever the producer wrote */
         usec lent_at;                /* wall; where the broker has no time for it */
         char *copy;
@@ -160,3 +161,6 @@ void state_heard(struct kafka *s, struct partition *p);
 
 /* shape.c. From the broker's milliseconds. */
 usec message_time(int64_t timestamp);
+/* Looked at once, and only when they are asked for: when there are none, librdkafka looks again each time,
+ * and allocates for it. NULL: none. */
+rd_kafka_headers_t *message_headers(struct message *);

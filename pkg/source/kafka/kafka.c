@@ -276,9 +276,8 @@ static struct record *lend(struct kafka *s, struct partition *p, rd_kafka_messag
                 return NULL;
         m->partition = p;
         m->native = native;
-        /* Once: when there are none, librdkafka looks again each time it is asked, and allocates for it. */
-        if (rd_kafka_message_headers(native, &m->headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
-                m->headers = NULL;
+        m->headers = NULL;
+        m->headers_known = false;
         m->copy = NULL;
         id.p = m->id;
         id.cap = id.max = s->id_size;
@@ -665,7 +664,7 @@ static bool kafka_detach(struct source *s UNUSED, struct record *r)
         r->value.p = copy;
         r->key.p = copy + r->value.n;
         m->copy = copy;
-        if (m->headers)
+        if (message_headers(m))
                 (void)rd_kafka_message_detach_headers(m->native, &m->headers);
         rd_kafka_message_destroy(m->native);
         m->native = NULL;

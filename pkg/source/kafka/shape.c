@@ -24,9 +24,24 @@ static void json_payload(struct writer *w, const struct record *r)
                 writer_base64(w, r->value);
 }
 
+rd_kafka_headers_t *message_headers(struct message *m)
+{
+        if (!m->native || m->headers_known)
+                return m->headers;
+        m->headers_known = true;
+        if (rd_kafka_message_headers(m->native, &m->headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+                m->headers = NULL;
+        return m->headers;
+}
+
+static rd_kafka_headers_t *headers_of(const struct record *r)
+{
+        return message_headers((struct message *)(uintptr_t)r->origin);
+}
+
 static struct str kafka_header(const struct record *r, const char *name)
 {
-        const rd_kafka_headers_t *headers = ((const struct message *)r->origin)->headers;
+        const rd_kafka_headers_t *headers = headers_of(r);
         const void *value = NULL;
         size_t n = 0;
 
@@ -92,7 +107,7 @@ static void kafka_describe(const struct record *r, struct writer *w)
         else
                 writer_null(w);
         writer_key(w, STR("headers"));
-        describe_headers(m->headers, w);
+        describe_headers(headers_of(r), w);
         writer_key(w, STR("value"));
         if (!r->null_value && json_is_value(json_without_mark(r->value)))
                 writer_raw(w, json_without_mark(r->value));
@@ -112,10 +127,9 @@ static bool is_structured(struct str type)
 
 /* Binary mode: attributes are headers that begin with ce_, the value is the data. false: it is no valid
  * event, and a record like any other. */
-static bool read_binary(const struct message *m, const struct record *r, struct str type, struct buf *space,
-                        struct cloud_event *e)
+static bool read_binary(const struct record *r, struct str type, struct buf *space, struct cloud_event *e)
 {
-        const rd_kafka_headers_t *headers = m->headers;
+        const rd_kafka_headers_t *headers = headers_of(r);
         struct cloud_attribute *list = headers ? cloudevent_attributes(space, 0) : NULL;
         const char *header;
         const void *value;
@@ -166,9 +180,8 @@ static bool own_event(const struct record *r, struct str type, struct buf *space
 {
         struct error err;
 
-        if (is_structured(type)
-                    ? !r->null_value && cloudevent_read(r->value, space, e, &err) == 0
-                    : kafka_header(r, "ce_specversion").n && read_binary(r->origin, r, type, space, e))
+        if (is_structured(type) ? !r->null_value && cloudevent_read(r->value, space, e, &err) == 0
+                                : kafka_header(r, "ce_specversion").n && read_binary(r, type, space, e))
                 return true;
         buf_reset(space);
         return false;
