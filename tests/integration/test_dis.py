@@ -353,7 +353,8 @@ def test_a_stream_that_is_made_again_is_held_up_by_nothing(stream, cloud):
     for n in range(3):
         stream.put(4)
         expected = arrived + 4 * (n + 1)
-        wait_until("all arrive", lambda expected=expected: len(stream.arrived()) == expected)
+        # Each partition is asked for again up to 10 s after it was refused.
+        wait_until("all arrive", lambda expected=expected: len(stream.arrived()) == expected, 15)
     wait_until("all is well", lambda: state_of(run) == ("Connected", ""))
     wait_until("no lag is left", lambda: run.status()["lag"] == 0)
     since = time.monotonic()
