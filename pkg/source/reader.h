@@ -159,8 +159,8 @@ void page_no_memory(struct page *);
 void reader_behind(struct reader *, uint32_t track, int64_t records);
 /* What is wrong with all of it, such as that the list of its tracks can't be read. NULL: nothing any more. */
 void reader_trouble(struct reader *, const struct error *);
-/* What there is to say though nothing is wrong: the reason of CONNECTING, as long as there is nothing to
- * read, or of CONNECTED. format NULL: nothing any more. */
+/* What there is to say though nothing is wrong: the reason of CONNECTING, told as long as no track is left
+ * to read, or of CONNECTED. format NULL: nothing any more. */
 void reader_remark(struct reader *, enum source_state, const char *format, ...) PRINTF(3, 4);
 /* Something befell the source (port/notice.h), under a reason such as "CursorReset". Until it is taken, the
  * same again is counted with it. */

@@ -706,6 +706,40 @@ static void test_remarks_are_reasons_of_what_is_well(void **state)
         assert_string_equal(text, "");
 }
 
+/* A track that has nothing more is let go. */
+static void end(uint32_t track)
+{
+        struct reader_job job;
+
+        reader_end(reader, track);
+        expect_none();
+        assert_true(poll() & 1u << PULL_REVOKING);
+        reader_revoked(reader, track);
+        job = expect_job(READER_LEAVE);
+        reader_done(reader, &job, STR(""), now);
+}
+
+static void test_why_nothing_is_read_waits_for_the_last(void **state)
+{
+        uint32_t a, b;
+
+        (void)state;
+        begin();
+        a = add("a");
+        b = add("b");
+        expect_none();
+        (void)poll();
+        reader_remark(reader, SOURCE_CONNECTING, "nothing is read: a is at its end");
+        end(a);
+        (void)poll();
+        assert_string_equal(text, ""); /* of b nothing is known */
+        reader_remark(reader, SOURCE_CONNECTING, "nothing is read: b is at its end");
+        end(b);
+        assert_true(poll() & 1u << PULL_STATE);
+        assert_int_equal(last.state, SOURCE_CONNECTING);
+        assert_string_equal(text, "nothing is read: b is at its end");
+}
+
 /* ---- what a source tells ------------------------------------------------ */
 
 static void test_warnings_and_losses_are_counted(void **state)
@@ -922,6 +956,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_standing_by_is_said_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_failure_of_all_is_said_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_remarks_are_reasons_of_what_is_well, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_why_nothing_is_read_waits_for_the_last, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_warnings_and_losses_are_counted, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_thousand_losses_take_little_room, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_lag_is_what_is_behind_and_not_committed, setup,

@@ -121,7 +121,7 @@ static const char *state_text(const struct reader *r, enum source_state state)
         case SOURCE_DISCONNECTED: return r->text;
         case SOURCE_STANDBY: return r->standby_text;
         case SOURCE_CONNECTED: return r->connected_text;
-        case SOURCE_CONNECTING: return r->connecting_text;
+        case SOURCE_CONNECTING: return r->stats.tracks ? "" : r->connecting_text; /* one may still be well */
         case SOURCE_IDLE:
         case SOURCE_REMOVED:
         case SOURCE_STATE_MAX: break;
