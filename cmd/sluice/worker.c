@@ -9,6 +9,7 @@
 #include "listen.h"
 #include "log/log.h"
 #include "options.h"
+#include "transform/transform.h"
 
 struct worker {
         bool ending;
@@ -76,7 +77,7 @@ static int load(struct worker *w, const char *path)
 static int start(struct worker *w, struct error *err)
 {
         const char *pod = getenv(WORKER_ENV_POD);
-        const struct gate_host_config listen = listen_config(&w->listen);
+        struct gate_host_config listen = listen_config(&w->listen);
         struct host_config config = { .clock = &system_clock,
                                       .secrets = w->secrets,
                                       .admin = w->admin,
@@ -89,6 +90,7 @@ static int start(struct worker *w, struct error *err)
                                               .instance = w->instance,
                                               .ending = w->ending };
 
+        listen.memory_beside = w->trigger->transform ? TRANSFORM_MEMORY : 0;
         if (!options.sink || (w->trigger->sink->ref && !w->sink))
                 return error_set(err, ERROR_INVALID,
                                  "the Trigger's sink is a reference: --sink must give its URL");
