@@ -169,6 +169,8 @@ void reader_warn_of(struct reader *, uint64_t times, const char *reason, const c
 void track_stand_by(struct reader *, struct track *, const char *text);
 void track_stand_by_over(struct reader *, struct track *);
 void track_well(struct reader *, struct track *); /* as far as its last jobs were */
+/* What it failed with before is over, though it is not ours: who stands by does not fail. */
+void track_answered(struct reader *, struct track *);
 void track_failing(struct reader *, struct track *, const struct error *);
 bool reader_state_changed(const struct reader *);
 void reader_say_state(struct reader *, struct pull_event *);
