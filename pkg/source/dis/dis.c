@@ -181,6 +181,18 @@ static enum poller_step begin_there(struct dis *d, struct partition *at)
         return POLLER_DONE;
 }
 
+/* The stream, since its list named another time than the checkpoint: unless that is confirmed, it is unknown.
+ */
+static enum poller_step described_again(struct dis *d, struct partition *at, struct str body,
+                                        struct error *err)
+{
+        if (dis_read_created(d, body, err) < 0)
+                return POLLER_FAILED;
+        if (!d->proven)
+                d->created = 0;
+        return begin_there(d, at);
+}
+
 static enum poller_step loaded(struct dis *d, struct partition *at, struct str body, struct error *err)
 {
         struct checkpoint saved;
@@ -190,13 +202,8 @@ static enum poller_step loaded(struct dis *d, struct partition *at, struct str b
         at->load = LOAD_CHECKPOINT;
         if (step == LOAD_APP)
                 return POLLER_AGAIN;
-        if (step == LOAD_STREAM && dis_read_created(d, body, err) < 0)
-                return POLLER_FAILED;
-        if (step == LOAD_STREAM) {
-                if (!d->proven)
-                        d->created = 0;
-                return begin_there(d, at);
-        }
+        if (step == LOAD_STREAM)
+                return described_again(d, at, body, err);
         if (read_answer(body, &checkpoint_object, &saved, err) < 0)
                 return POLLER_FAILED;
         stand_at(d, at, dis_sequence_of(saved.number));
