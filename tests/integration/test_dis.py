@@ -64,6 +64,14 @@ class Stream:
             for r in e["Message"]["records"]
         ]
 
+    def ids(self):
+        """(partition, sequence number, id) of each event."""
+        return [
+            (told["ShardID"], int(r["sequence_number"]), e["id"])
+            for e, told in ((e, json.loads(e["body"])) for e in self.function.events())
+            for r in told["Message"]["records"]
+        ]
+
     def wait_arrived(self, timeout=40):
         wait_until(
             "all that was sent arrived",
@@ -446,7 +454,7 @@ def test_a_stream_that_is_made_again_and_outgrows_its_positions(stream, cloud, i
         run = stream.start()
     wait_until("all arrive", lambda: set(stream.arrived()[before:]) == set(stream.sent), 40)
     created = int(stream.stream.created * 1000)
-    wait_until("all is saved as the new one's", lambda: of_streams(cloud) == {f"created={created}"})
+    wait_until("all is saved as the new one's", lambda: of_streams(cloud) == {f"created={created} again"})
     stream.wait_saved()
     assert warned(run, "PositionOutOfRange") == 2
     assert re.search(ANEW, run.output)
@@ -459,6 +467,34 @@ def test_a_stream_that_is_made_again_and_outgrows_its_positions(stream, cloud, i
     stream.put(10)
     wait_until("the rest arrives", lambda: set(stream.arrived()[before:]) == set(stream.sent[100:]))
     assert warned(run, "PositionOutOfRange") == 0
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
+def test_ids_tell_a_stream_from_the_one_before(stream, cloud, kept):
+    """Its numbers are those of other records. They stay the same over a restart, though nothing was saved of
+    it but that it was made again, and whether its checkpoints stay or go with the stream."""
+    run = stream.start()
+    stream.put(20)
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert {i for _, _, i in stream.ids()} == {f"orders/{p}/{n}" for p, n in stream.sent}
+    before = len(stream.ids())
+    with cloud.changed:
+        if not kept:
+            cloud.dis.checkpoints.clear()
+        cloud.fault("dis.commit_checkpoint", faults.status(503), times=1 << 30, skip=2)
+        remade(stream, cloud, 20)
+    expected = {f"orders@{int(stream.stream.created * 1000)}/{p}/{n}" for p, n in stream.sent}
+    wait_until("all arrive", lambda: len(stream.ids()) >= before + 20, 40)
+    run.kill()
+    assert of_streams(cloud) == {f"created={int(stream.stream.created * 1000)} again"}
+    again = len(stream.ids())
+    cloud.clear_faults()
+    stream.start()
+    wait_until("all arrive again", lambda: len(stream.ids()) >= again + 20)
+    stream.wait_saved()
+    assert {i for _, _, i in stream.ids()[before:again]} == expected
+    assert {i for _, _, i in stream.ids()[again:]} == expected
 
 
 def test_a_checkpoint_of_an_earlier_version_is_read_on(stream, cloud):

@@ -62,8 +62,17 @@ static void ask_to_save(const struct dis *d, const struct partition *at, struct 
         char text[40];
         struct buf metadata = BUF_ON(text);
 
-        dis_write_metadata(mark.n ? number_of(mark) : at->first_of, &metadata);
+        dis_write_metadata(mark.n ? number_of(mark) : at->first_of, mark.n || at->first_again, &metadata);
         dis_ask_to_save(d, at, number, buf_view(&metadata), q);
+}
+
+static void ask_to_save_first(const struct dis *d, const struct partition *at, struct cloud_request *q)
+{
+        char text[40];
+        struct buf mark = BUF_ON(text);
+
+        dis_write_first_mark(at, &mark);
+        ask_to_save(d, at, buf_view(&mark), q);
 }
 
 static void ask_for_cursor(const struct dis *d, const struct partition *at, struct str mark,
@@ -87,6 +96,10 @@ static void ask_to_fetch(const struct dis *d, struct partition *at, const struct
                          struct cloud_request *q)
 {
         dis_leave_position(d, at);
+        if (at->unsaid) {
+                ask_to_save_first(d, at, q);
+                return;
+        }
         at->for_records = at->cursor.n && at->at == dis_position(at, job->mark) &&
                           now_of(&d->poller) - at->since < CURSOR_LIFE;
         if (!at->for_records) {
@@ -146,7 +159,7 @@ static enum poller_step begin(struct dis *d, struct partition *at)
         int start = at->late ? DIS_TRIM_HORIZON : d->spec->start;
 
         at->of = at->first_of = d->created;
-        at->another = false;
+        at->first_again = at->another = false;
         if (start == DIS_AT_SEQUENCE_NUMBER)
                 mark_number(&d->poller, d->spec->start_sequence);
         at->by_time = start == DIS_AT_TIMESTAMP;
@@ -207,7 +220,7 @@ static enum poller_step loaded(struct dis *d, struct partition *at, struct str b
         if (read_answer(body, &checkpoint_object, &saved, err) < 0)
                 return POLLER_FAILED;
         stand_at(d, at, dis_sequence_of(saved.number));
-        created = dis_read_metadata(dis_metadata_of(saved.metadata));
+        created = dis_read_metadata(dis_metadata_of(saved.metadata), &at->first_again);
         at->of = at->first_of = created ? created : d->created;
         at->reset = false;
         if (created && d->created && created != d->created && !d->proven) {
@@ -308,7 +321,8 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
         const struct dis_from from = { .stream = d->spec->stream,
                                        .partition = str_of(at->name),
                                        .number = at->reset ? -1 : at->at,
-                                       .created = at->of != at->first_of ? at->of : 0 };
+                                       .created = at->of != at->first_of ? at->of : 0,
+                                       .again = dis_made_again(at) };
 
         if (dis_read_records(body, &from, job->page, &got, err) < 0) {
                 cursor_drop(at);
@@ -361,6 +375,10 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
 
         if (job->kind == READER_LOAD)
                 return loaded(d, at, body, err);
+        if (job->kind == READER_FETCH && at->unsaid) {
+                at->unsaid = false;
+                return POLLER_AGAIN;
+        }
         if (job->kind == READER_FETCH)
                 return at->for_records ? records_got(d, at, job, body, err)
                                        : cursor_got(d, at, job, body, err);
@@ -406,6 +424,10 @@ static enum poller_step fetch_refused(struct dis *d, struct partition *at, const
 {
         if (r->verdict == CLOUD_RETRY || r->verdict == CLOUD_THROTTLE)
                 return POLLER_FAILED;
+        if (at->unsaid && (is(r, "DIS.4332") || dis_cannot_be_saved(r))) {
+                at->unsaid = false; /* the next checkpoint says it */
+                return POLLER_AGAIN;
+        }
         cursor_drop(at);
         if (is_gone(r)) {
                 partition_over(d, at, r->code, r->words);

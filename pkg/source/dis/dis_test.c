@@ -588,21 +588,24 @@ static void list_at_once(struct bench *b, struct set_clock *set, const char *ans
         assert_int_equal(talk(b, &e, 1), POLLER_DONE);
 }
 
-/* The question that is asked next; the warning that went with it, if any. */
+/* The question that is asked next, by its query or body; the warning that went with it, if any; "": some. */
 static void ask_of(struct bench *b, struct partition *at, const char *mark, const char *asked,
                    const char *warning)
 {
         struct reader_job job = { .kind = READER_FETCH, .own = at, .mark = str_of(mark) };
         struct cloud_request q = { .path.max = 4096, .query.max = 4096, .body.max = 4096, .what.max = 4096 };
+        const struct buf *said;
         struct notice notice;
 
         dis_ops.ask(&b->d.poller, &job, &q);
-        if (!strstr(q.query.p, asked))
-                fail_msg("%s instead of %s", q.query.p, asked);
+        said = q.body.n ? &q.body : &q.query;
+        if (!strstr(said->p, asked))
+                fail_msg("%s instead of %s", said->p, asked);
         assert_int_equal(reader_warned(b->d.poller.reader, &notice), warning != NULL);
         if (warning) {
                 assert_string_equal(notice.reason, "PositionOutOfRange");
-                assert_string_equal(notice.text, warning);
+                if (*warning)
+                        assert_string_equal(notice.text, warning);
         }
         buf_done(&q.path);
         buf_done(&q.query);
@@ -689,9 +692,21 @@ static void expect_saved(struct bench *b, struct partition *at, const char *mark
         buf_done(&q.what);
 }
 
-static char mark_seen[64];
+#define SAYS_AGAIN(time) "\"sequence_number\":\"0\",\"metadata\":\"created=" time " again\""
 
-/* The mark of an answer's record. */
+/* Another stream than the mark is of is read from its oldest record on, once that is saved. */
+static void expect_left(struct bench *b, struct partition *at, const char *mark, const char *saved,
+                        const char *warning)
+{
+        ask_of(b, at, mark, saved, warning);
+        ask_of(b, at, mark, saved, NULL); /* there was no answer */
+        assert_int_equal(fetch_of(b, at, ""), 0);
+        ask_of(b, at, mark, "cursor-type=TRIM_HORIZON", NULL);
+}
+
+static char mark_seen[64], id_seen[64];
+
+/* The mark of an answer's record; its id is seen, too. */
 static const char *mark_of(struct bench *b, struct partition *at, const char *body)
 {
         struct reader_job job = { .kind = READER_FETCH, .own = at, .name = STR("0") };
@@ -704,6 +719,7 @@ static const char *mark_of(struct bench *b, struct partition *at, const char *bo
         assert_int_equal(dis_ops.answered(&b->d.poller, &job, str_of(body), &err), POLLER_DONE);
         assert_non_null(job.page->first);
         (void)snprintf(mark_seen, sizeof(mark_seen), STR_FMT, STR_ARG(job.page->first->mark));
+        (void)snprintf(id_seen, sizeof(id_seen), STR_FMT, STR_ARG(job.page->first->record.id));
         assert_int_equal(poller_sample_end(job.page, 0, &r, &err), 0);
         poller_sample_free(r);
         return mark_seen;
@@ -762,14 +778,14 @@ static void a_position_in_another_stream_is_left(void **state)
         ask_of(b, at, "20", at_number, NULL);
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
         assert_int_equal(reader_lag(b->d.poller.reader), 2 * 90);
-        ask_of(b, at, "20", oldest, anew);
+        expect_left(b, at, "20", SAYS_AGAIN(NEW), anew);
         /* Nothing comes yet, and what was delivered of the old one is saved as that. */
         assert_int_equal(fetch_of(b, at, "{\"records\":[],\"next_partition_cursor\":\"old\"}"), 0);
         ask_of(b, at, "20", "partition-cursor=old", NULL);
         expect_saved(b, at, "20", "20", "created=" OLD);
         assert_string_equal(mark_of(b, at, RECORD("0")), "1/" NEW);
         ask_of(b, at, "1/" NEW, "partition-cursor=old", NULL);
-        expect_saved(b, at, "1/" NEW, "1", "created=" NEW);
+        expect_saved(b, at, "1/" NEW, "1", "created=" NEW " again");
         /* The answer was given up, and the old mark is what there is. */
         ask_of(b, at, "20", oldest, NULL);
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
@@ -812,7 +828,10 @@ static void a_checkpoint_says_which_stream_it_is_of(void **state)
                 } else
                         assert_int_equal(load_of(b, at, answer.p, "20"), POLLER_DONE);
                 list_at_once(b, &made_set, all[i].described ? all[i].described : all[i].listed);
-                ask_of(b, at, "20", all[i].why ? "TRIM_HORIZON" : "AT_SEQUENCE_NUMBER", all[i].why);
+                if (all[i].why)
+                        expect_left(b, at, "20", SAYS_AGAIN(NEW), all[i].why);
+                else
+                        ask_of(b, at, "20", "AT_SEQUENCE_NUMBER", NULL);
                 expect_saved(b, at, "20", "20", all[i].metadata);
                 close_first(b);
         }
@@ -834,11 +853,136 @@ static void another_time_is_believed_if_it_comes_twice(void **state)
         }
         list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
         list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
-        ask_of(b, at, "20", "TRIM_HORIZON",
-               "partition shardId-0000000000 goes on at its oldest record: its position 20 is of the stream "
-               "that was created at 2026-01-01T00:01:00.5Z; that was deleted, and made again at "
-               "2026-01-01T00:00:00Z");
+        expect_left(b, at, "20", SAYS_AGAIN(OLD),
+                    "partition shardId-0000000000 goes on at its oldest record: its position 20 is of the "
+                    "stream that was created at 2026-01-01T00:01:00.5Z; that was deleted, and made again at "
+                    "2026-01-01T00:00:00Z");
         close_first(b);
+}
+
+#define ID(stream) stream "/shardId-0000000000/20"
+
+/* Whoever reads it, since the checkpoint says so. */
+static void records_of_a_stream_that_was_made_again_have_other_ids(void **state)
+{
+        static const struct {
+                const char *listed, *saved, *mark, *next, *id;
+        } all[] = {
+                { MADE_AT(NEW, "[0 : 90]"), "created=" NEW, "21", "created=" NEW, ID("dis-swtest") },
+                { MADE_AT(NEW, "[0 : 90]"), "", "21", "created=" NEW, ID("dis-swtest") },
+                { MADE_AT(NEW, "[0 : 90]"), "created=" NEW " again", "21", "created=" NEW " again",
+                  ID("dis-swtest@" NEW) },
+                { MADE_AT("null", "[0 : 90]"), "created=" NEW " again", "21", "created=" NEW " again",
+                  ID("dis-swtest@" NEW) },
+                { MADE_AT(NEW, "[0 : 90]"), "created=x again", "21", "created=" NEW, ID("dis-swtest") },
+                { MADE_AT(NEW, "[0 : 90]"), "created=" NEW " once", "21", "created=" NEW, ID("dis-swtest") },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf answer = BUF_INIT(4096);
+                struct partition *at = open_made_twice(b, all[i].listed);
+
+                buf_printf(&answer, "{\"metadata\":\"%s\",\"sequence_number\":\"20\"}", all[i].saved);
+                assert_int_equal(load_of(b, at, answer.p, "20"), POLLER_DONE);
+                assert_string_equal(mark_of(b, at, RECORD("20")), all[i].mark);
+                assert_string_equal(id_seen, all[i].id);
+                expect_saved(b, at, all[i].mark, "21", all[i].next);
+                close_first(b);
+        }
+}
+
+static struct partition *made_and_read(struct bench *b)
+{
+        struct partition *at = open_made_twice(b, MADE_AT(OLD, "[0 : 90]"));
+
+        assert_int_equal(
+                load_of(b, at, "{\"sequence_number\":\"20\",\"metadata\":\"created=" OLD "\"}", "20"),
+                POLLER_DONE);
+        assert_string_equal(mark_of(b, at, RECORD("20")), "21");
+        assert_string_equal(id_seen, ID("dis-swtest"));
+        return at;
+}
+
+static void made_again(struct bench *b, const char *list)
+{
+        list_at_once(b, &made_set, list);
+        list_at_once(b, &made_set, list);
+}
+
+#define NEWER "1767225720000"
+
+/* Each time; of one that is gone before anything of it came the checkpoint names the next. */
+static void a_stream_may_be_made_again_twice(void **state)
+{
+        struct bench *b = *state;
+
+        for (int is_read = 0; is_read < 2; is_read++) {
+                struct partition *at = made_and_read(b);
+                struct notice notice;
+
+                made_again(b, MADE_AT(NEW, "[0 : 90]"));
+                ask_of(b, at, "21", SAYS_AGAIN(NEW), "");
+                assert_int_equal(fetch_of(b, at, ""), 0);
+                if (is_read) {
+                        assert_string_equal(mark_of(b, at, RECORD("20")), "21/" NEW);
+                        assert_string_equal(id_seen, ID("dis-swtest@" NEW));
+                }
+                made_again(b, MADE_AT(NEWER, "[0 : 90]"));
+                ask_of(b, at, is_read ? "21/" NEW : "21", SAYS_AGAIN(NEWER), is_read ? "" : NULL);
+                assert_int_equal(fetch_of(b, at, ""), 0);
+                assert_string_equal(mark_of(b, at, RECORD("20")), "21/" NEWER);
+                assert_string_equal(id_seen, ID("dis-swtest@" NEWER));
+                /* what is under way still of the first one is saved as that */
+                expect_saved(b, at, "21", "21", "created=" OLD);
+                assert_false(reader_warned(b->d.poller.reader, &notice));
+                close_first(b);
+        }
+}
+
+/* Where there was no position nothing was read, and no id was given. */
+static void a_stream_that_was_not_read_before_was_not_made_again(void **state)
+{
+        struct bench *b = *state;
+        struct partition *at = open_made_twice(b, MADE_AT(OLD, "[0 : 90]"));
+
+        assert_int_equal(load_of(b, at, "{\"sequence_number\":\"-1\"}", ""), POLLER_DONE);
+        made_again(b, MADE_AT(NEW, "[0 : 90]"));
+        ask_of(b, at, "", "TRIM_HORIZON", NULL);
+        assert_string_equal(mark_of(b, at, RECORD("20")), "21");
+        assert_string_equal(id_seen, ID("dis-swtest"));
+        expect_saved(b, at, "21", "21", "created=" NEW);
+        close_first(b);
+}
+
+/* The checkpoint of the one before says it as well, and so does the next. */
+static void a_checkpoint_that_is_not_taken_holds_nothing_up(void **state)
+{
+        static const struct {
+                const char *code;
+                enum cloud_verdict verdict;
+                enum poller_step step;
+        } all[] = {
+                { "DIS.4224", CLOUD_FINAL, POLLER_AGAIN },     { "DIS.4332", CLOUD_FINAL, POLLER_AGAIN },
+                { "DIS.4319", CLOUD_GONE, POLLER_AGAIN },      { "DIS.5000", CLOUD_RETRY, POLLER_FAILED },
+                { "DIS.4303", CLOUD_THROTTLE, POLLER_FAILED }, { "DIS.4116", CLOUD_FORBIDDEN, POLLER_FAILED },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                struct partition *at = made_and_read(b);
+                struct reader_job job = { .kind = READER_FETCH, .own = at, .mark = STR("21") };
+                struct cloud_error refusal = { .verdict = all[i].verdict };
+                struct error err;
+
+                (void)snprintf(refusal.code, sizeof(refusal.code), "%s", all[i].code);
+                made_again(b, MADE_AT(NEW, "[0 : 90]"));
+                ask_of(b, at, "21", SAYS_AGAIN(NEW), "");
+                assert_int_equal(dis_ops.refused(&b->d.poller, &job, &refusal, &err), all[i].step);
+                ask_of(b, at, "21",
+                       all[i].step == POLLER_AGAIN ? "cursor-type=TRIM_HORIZON" : SAYS_AGAIN(NEW), NULL);
+                close_first(b);
+        }
 }
 
 /* The position goes on to be read, with what was saved of it, until two descriptions agree. */
@@ -1029,6 +1173,13 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_time_that_changes_each_time_is_none, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_time_is_believed_if_it_comes_twice, setup, teardown),
                 cmocka_unit_test_setup_teardown(nothing_of_another_stream_was_read, setup, teardown),
+                cmocka_unit_test_setup_teardown(records_of_a_stream_that_was_made_again_have_other_ids, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(a_stream_may_be_made_again_twice, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_stream_that_was_not_read_before_was_not_made_again, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(a_checkpoint_that_is_not_taken_holds_nothing_up, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(an_app_may_have_no_states, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_first_start_saves_the_end_of_each_the_first_one_last,
                                                 setup, teardown),

@@ -139,7 +139,10 @@ int dis_read_records(struct str body, const struct dis_from *from, struct page *
                              .text = BUF_INIT((size_t)RECORD_MOST) };
         int result;
 
-        buf_printf(&g.id, "%s/" STR_FMT "/", from->stream, STR_ARG(from->partition));
+        buf_text(&g.id, from->stream);
+        if (from->again)
+                buf_printf(&g.id, "@%lld", (long long)from->again);
+        buf_printf(&g.id, "/" STR_FMT "/", STR_ARG(from->partition));
         g.id_n = g.id.n;
         *out = (struct dis_records){ .first = -1, .last = -1 };
         result = g.cursor ? json_read_object(body, &answer_object, &g, err) : error_memory(err);

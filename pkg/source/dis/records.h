@@ -26,8 +26,10 @@ struct dis_from {
         struct str partition; /* borrowed by the records */
         int64_t number;
         int64_t created; /* when the stream was, for the marks to say so; 0: they don't */
+        int64_t again;   /* the same, for the ids to say so, of a stream that was made again */
 };
 /* Reads an answer to GetRecords into a page. What lies below the number, or not above what stands before it,
- * is left out. */
+ * is left out. Ids are STREAM/PARTITION/NUMBER, of a stream that was made again
+ * STREAM@CREATED/PARTITION/NUMBER. */
 int dis_read_records(struct str body, const struct dis_from *, struct page *, struct dis_records *,
                      struct error *) MUST_CHECK;
