@@ -286,6 +286,20 @@ static bool is_held_up(const struct dis *d, struct partition *at, const struct d
         return at->empty >= EMPTY_MOST;
 }
 
+/* Each counts. What had no number may have been the network's fault, until it came a second time. */
+static void warn_of_malformed(const struct dis *d, struct partition *at, const struct dis_records *got)
+{
+        reader_warn_of(d->poller.reader, got->malformed, "RecordsMalformed",
+                       "records of partition %s have no data in Base64: they are delivered with what stands "
+                       "there, or nothing",
+                       at->name);
+        if (got->unnumbered)
+                reader_gone(d->poller.reader, at->track, got->unnumbered, "RecordsUnnumbered",
+                            "%u records of partition %s have no sequence_number, twice: they are passed over",
+                            got->unnumbered, at->name);
+        at->unnumbered = false;
+}
+
 static void say_held_up(struct dis *d, struct partition *at)
 {
         struct reader *r = d->poller.reader;
@@ -322,9 +336,11 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
                                        .partition = str_of(at->name),
                                        .number = at->reset ? -1 : at->at,
                                        .created = at->of != at->first_of ? at->of : 0,
-                                       .again = dis_made_again(at) };
+                                       .again = dis_made_again(at),
+                                       .pass_over = at->unnumbered };
 
         if (dis_read_records(body, &from, job->page, &got, err) < 0) {
+                at->unnumbered |= got.unnumbered != 0;
                 cursor_drop(at);
                 return POLLER_FAILED;
         }
@@ -337,6 +353,7 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
                 return POLLER_FAILED;
         }
         at->ahead = -1;
+        warn_of_malformed(d, at, &got);
         if (!is_held_up(d, at, &got))
                 held_up_over(d, at);
         else if (!d->held || !at->held_up)
@@ -543,6 +560,8 @@ static int dis_open(struct source **out, const void *spec_, const struct service
 static const struct warning warnings[] = { WARNING("RecordsExpired", .loses = true),
                                            WARNING("PositionOutOfRange"),
                                            WARNING("RecordsHeldUp"),
+                                           WARNING("RecordsMalformed"),
+                                           WARNING("RecordsUnnumbered", .loses = true),
                                            WARNING("CheckpointRefused"),
                                            SOURCE_ACCOUNT_WARNING,
                                            WARNINGS_END };

@@ -271,21 +271,125 @@ static void what_can_not_be_read_is_refused(void **state)
                 "[]",
                 "{}",
                 "{\"records\":{}}",
-                "{\"records\":[{}]}",
                 "{\"records\":[{\"sequence_number\":",
-                "{\"records\":[{\"sequence_number\":true}]}",
                 "{\"records\":[{\"sequence_number\":\"1\",\"data\":",
-                "{\"records\":[{\"sequence_number\":\"1\",\"data\":5}]}",
-                "{\"records\":[{\"sequence_number\":\"x\",\"data\":\"\"}]}",
-                "{\"records\":[{\"sequence_number\":\"-1\",\"data\":\"\"}]}",
-                "{\"records\":[{\"sequence_number\":\"9223372036854775807\",\"data\":\"\"}]}",
-                "{\"records\":[{\"sequence_number\":\"1\",\"data\":\"?\"}]}",
+                "{\"records\":[nul]}",
                 "{\"records\":[{\"sequence_number\":\"1\",\"data\":\"YQ==\"}]",
         };
 
         for (size_t i = 0; i < COUNT_OF(bad); i++)
                 assert_int_equal(fetch(*state, bad[i]), -1);
         assert_int_equal(((struct bench *)*state)->at.at, -1);
+}
+
+/* What an answer's first record says, as a filter sees it, and what was told. */
+static int64_t read_told(struct bench *b, const char *record, struct buf *seen, struct notice *notice)
+{
+        const struct reader_config config = { .page_bytes = 1 << 20 };
+        struct reader_job job = { .kind = READER_FETCH, .own = &b->at };
+        BUF_AT_END struct buf body = BUF_INIT(4096);
+        struct reader *reader = b->d.poller.reader;
+        struct record *first;
+        struct writer w;
+        struct error err;
+        int64_t n = -1;
+
+        buf_printf(&body, "{\"records\":[%s,%s],\"next_partition_cursor\":\"n\"}", record, PLAIN("8"));
+        assert_int_equal(reader_new(&b->d.poller.reader, &config, 1, &err), 0);
+        assert_int_equal(reader_add(b->d.poller.reader, STR("0"), &b->at, &b->at.track, &err), 0);
+        job.page = poller_sample_begin(&err);
+        b->at.for_records = true;
+        if (dis_ops.answered(&b->d.poller, &job, buf_view(&body), &err) == POLLER_DONE)
+                n = job.page->n;
+        writer_init(&w, seen);
+        if (n > 0)
+                dis_source.shape->describe(&job.page->first->record, &w);
+        if (!reader_warned(b->d.poller.reader, notice))
+                *notice = (struct notice){ .reason = "" };
+        assert_int_equal(poller_sample_end(job.page, n > 0 ? 0 : -1, &first, &err), n > 0 ? 0 : -1);
+        poller_sample_free(n > 0 ? first : NULL);
+        (void)reader_free(b->d.poller.reader);
+        b->d.poller.reader = reader;
+        return n;
+}
+
+#define DATA(data) "{\"sequence_number\":\"7\"" data "}"
+#define TOLD(key, data) "{\"partitionKey\":" key ",\"sequenceNumber\":\"7\",\"data\":" data "}"
+
+/* What is malformed is delivered as it stands, and told; the partition goes on. */
+static void a_malformed_record_holds_nothing_up(void **state)
+{
+        static const char malformed[] = "RecordsMalformed";
+        static const struct {
+                const char *record, *seen, *told;
+        } all[] = {
+                { DATA(""), TOLD("null", "\"\""), malformed },
+                { DATA(",\"data\":null"), TOLD("null", "\"\""), malformed },
+                { DATA(",\"data\":\"\""), TOLD("null", "\"\""), "" },
+                { DATA(",\"data\":\"?\""), TOLD("null", "\"?\""), malformed },
+                { DATA(",\"data\":\"YQ=\""), TOLD("null", "\"YQ=\""), malformed },
+                { DATA(",\"data\":\"\\u00e4\""), TOLD("null", "\"\xc3\xa4\""), malformed },
+                { DATA(",\"data\":5"), TOLD("null", "5"), malformed },
+                { DATA(",\"data\":{\"a\":[ ]}"), TOLD("null", "{\"a\":[ ]}"), malformed },
+                { DATA(",\"data\":\"YQ==\",\"partition_key\":null"), TOLD("null", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"partition_key\":5"), TOLD("\"5\"", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"timestamp\":null"), TOLD("null", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"timestamp\":\"x\""), TOLD("null", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"timestamp\":-5"), TOLD("null", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"timestamp\":{}"), TOLD("null", "\"a\""), "" },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf seen = BUF_INIT(4096);
+                struct notice notice;
+
+                b->at.at = 7;
+                assert_int_equal(read_told(b, all[i].record, &seen, &notice), 2);
+                if (strcmp(seen.p, all[i].seen) != 0 || strcmp(notice.reason, all[i].told) != 0)
+                        fail_msg("%s: %s, %s", all[i].record, seen.p, notice.reason);
+                assert_int_equal(notice.times, *all[i].told ? 1 : 0);
+                assert_int_equal(notice.lost, 0);
+                assert_int_equal(b->at.at, 9);
+        }
+}
+
+/* Nobody knows where it belongs. It may be whole when it is asked for again; then it is passed over. */
+static void a_record_without_a_number_is_passed_over_the_second_time(void **state)
+{
+        static const char *const all[] = { "{}",
+                                           "null",
+                                           "5",
+                                           "\"a\"",
+                                           "[]",
+                                           "{\"data\":\"YQ==\"}",
+                                           "{\"sequence_number\":null}",
+                                           "{\"sequence_number\":\"\"}",
+                                           "{\"sequence_number\":true}",
+                                           "{\"sequence_number\":[7]}",
+                                           "{\"sequence_number\":7.5}",
+                                           "{\"sequence_number\":\"x\"}",
+                                           "{\"sequence_number\":\"-1\"}",
+                                           "{\"sequence_number\":\"9223372036854775807\"}" };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf seen = BUF_INIT(4096);
+                struct notice notice;
+
+                for (int is_first = 1; is_first >= 0; is_first--) {
+                        cursor_drop(&b->at);
+                        buf_text(&b->at.cursor, "old");
+                        b->at.at = 7;
+                        b->at.ahead = 8; /* there is nothing between, either */
+                        if (read_told(b, all[i], &seen, &notice) != (is_first ? -1 : 1))
+                                fail_msg("%s", all[i]);
+                        assert_int_equal(b->at.at, is_first ? 7 : 9);
+                        assert_int_equal(b->at.cursor.n, is_first ? 0 : 1);
+                        assert_string_equal(notice.reason, is_first ? "" : "RecordsUnnumbered");
+                        assert_int_equal(notice.lost, is_first ? 0 : 1);
+                }
+        }
 }
 
 /* So many answers without records; each second there is one, by the reader's clock. */
@@ -1161,6 +1265,9 @@ int main(void)
                 cmocka_unit_test(samples_are_what_the_document_says),
                 cmocka_unit_test_setup_teardown(a_cursor_may_be_escaped, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_can_not_be_read_is_refused, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_malformed_record_holds_nothing_up, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_record_without_a_number_is_passed_over_the_second_time,
+                                                setup, teardown),
                 cmocka_unit_test_setup_teardown(what_does_not_come_is_said_and_no_failure, setup, teardown),
                 cmocka_unit_test(ranges_and_names_are_read_as_they_come),
                 cmocka_unit_test_setup_teardown(a_partition_without_a_checkpoint_begins_as_told, setup,

@@ -40,6 +40,7 @@ struct partition {
         bool another;      /* the stream is another one now */
         bool unsaid;       /* it has left the one before, and its checkpoint is to say so first */
         int64_t ahead;     /* an answer began there instead, and was not taken; -1: none did */
+        bool unnumbered;   /* the last answer, from where it stands, had records without a number */
         usec described_at; /* when the list was asked for that described it */
         /* Answers without records in a row: when the first came, on both clocks (0: the last one had some),
          * and how many came since a later list named records there. */
@@ -84,6 +85,7 @@ static inline void stand_at(const struct dis *d, struct partition *at, int64_t n
         at->at = number;
         at->stands_since = now_of(&d->poller);
         at->beyond = 0;
+        at->unnumbered = false;
 }
 
 bool dis_stands_nowhere(const struct partition *); /* its position is none of the stream, as it seems */
