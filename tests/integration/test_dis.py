@@ -12,6 +12,7 @@ import yaml
 from cloud import faults
 from cloud.service import PROJECT, REGION, Answer
 from harness.cloud import PAIR, write_key
+from harness.ports import free_port
 from harness.process import wait_until
 from harness.sluice import trigger
 
@@ -437,6 +438,32 @@ def test_an_edit_that_cannot_be_started_leaves_what_reads(stream, runner, functi
     stream.put(10)
     stream.wait_arrived()
     assert len(stream.arrived()) == 30
+
+
+def test_an_edit_whose_dead_letters_go_nowhere_is_started(stream, runner, function):
+    """Their topic is asked for with the first letter: until then it holds nothing up, and then it loses none."""
+    run = stream.start()
+    stream.put(10)
+    stream.wait_arrived()
+    gone = f"127.0.0.1:{free_port()}"
+    file = runner.directory / "run.yaml"
+    edited = yaml.safe_load(file.read_text())
+    edited["spec"]["delivery"] = {
+        "maxInFlight": 3,
+        "retry": {"onExhausted": "DeadLetter"},
+        "deadLetter": {"kafka": {"bootstrapServers": [gone], "topic": "letters"}},
+    }
+    file.write_text(yaml.safe_dump(edited))
+    run.wait_for_output("the files changed. applied=1")
+    stream.put(10)
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert state_of(run) == ("Connected", "")
+    function.behave(status=400)
+    stream.put(1)
+    said = f"dead letter: topic letters: {gone}"
+    run.wait_until("it says why", lambda: run.status()["deliveryReason"].startswith(said), 20)
+    assert run.status()["sourceState"] == "Connected"
 
 
 @pytest.mark.parametrize("is_read", [True, False], ids=["read", "not read"])
