@@ -91,13 +91,30 @@ static bool read_number(struct reading *g, const struct level *l, const struct j
         return str_to_int64(text, out) || is_no(g, l, m, "whole number");
 }
 
+static void not_there(const struct json_member *m, char *into)
+{
+        if (m->kind == MEMBER_NUMBER)
+                *(int64_t *)(void *)(into + m->offset) = m->otherwise;
+        else if (m->kind != MEMBER_LIST)
+                *(struct json_value *)(void *)(into + m->offset) = (struct json_value){ 0 };
+}
+
+static bool read_item(struct reading *g, const struct json_member *m, char *into)
+{
+        if (!m->any_item || scan_peek(&g->scan) == '{')
+                return read_object(g, m->items, into);
+        for (size_t i = 0; i < m->items->n; i++)
+                not_there(&m->items->members[i], into);
+        return scan_skip(&g->scan, SCAN_ANY_DEPTH);
+}
+
 static bool read_items(struct reading *g, const struct json_member *m, char *into)
 {
         g->scan.p++;
         if (scan_take(&g->scan, ']'))
                 return true;
         do {
-                if (!read_object(g, m->items, into + m->offset))
+                if (!read_item(g, m, into + m->offset))
                         return false;
                 if (m->take(into, g->err) < 0) {
                         g->told = true;
@@ -105,14 +122,6 @@ static bool read_items(struct reading *g, const struct json_member *m, char *int
                 }
         } while (scan_more(&g->scan, ']'));
         return !g->scan.fault;
-}
-
-static void not_there(const struct json_member *m, char *into)
-{
-        if (m->kind == MEMBER_NUMBER)
-                *(int64_t *)(void *)(into + m->offset) = m->otherwise;
-        else if (m->kind != MEMBER_LIST)
-                *(struct json_value *)(void *)(into + m->offset) = (struct json_value){ 0 };
 }
 
 static bool read_value(struct reading *g, const struct level *l, const struct json_member *m, bool *there)

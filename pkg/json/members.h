@@ -51,6 +51,7 @@ struct json_member {
         bool required;     /* a text that is empty is not there, either */
         int64_t otherwise; /* what a number is that is not there */
         const struct json_object *items;
+        bool any_item; /* of a list: an item that is no object is taken as one without any of these members */
         int (*take)(void *object, struct error *); /* object: that the list is in */
 };
 /* A member of the struct that has another type than its kind does not compile. */

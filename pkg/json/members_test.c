@@ -229,6 +229,26 @@ static void nested(struct buf *b, int levels)
                 buf_char(b, i % 2 ? ']' : '}');
 }
 
+/* One that is no object must not make unreadable what stands beside it, where the source says so. */
+static void an_item_that_is_no_object_may_be_one_without_members(void **state UNUSED)
+{
+        static const struct json_member list = MEMBER(LIST, "", struct answer, event, .items = &event,
+                                                      .take = take, .any_item = true);
+        static const char *const items[] = { "null", "5", "\"a\"", "[{\"id\":\"a\"}]", "true" };
+
+        for (size_t i = 0; i < COUNT_OF(items); i++) {
+                BUF_AT_END struct buf text = BUF_INIT(256);
+                struct answer a = { 0 };
+                struct error err = { 0 };
+
+                buf_printf(&text, "[{\"id\":\"a\",\"number\":1},%s,{\"id\":\"b\",\"number\":2}]", items[i]);
+                if (json_read_list(buf_view(&text), &list, &a, &err) < 0)
+                        fail_msg("%s: %s", items[i], err.text);
+                assert_string_equal(a.seen, "a=1 =-7 b=2 ");
+                assert_int_equal(json_read_list(STR("[nul]"), &list, &a, &err), -1);
+        }
+}
+
 /* What a message holds is its sender's: it must not make the answer unreadable in which others lie, too. */
 static void what_is_nested_deep_is_a_value_like_any_other(void **state UNUSED)
 {
@@ -256,6 +276,7 @@ int main(void)
                 cmocka_unit_test(items_are_taken_one_by_one),
                 cmocka_unit_test(a_text_may_be_a_list),
                 cmocka_unit_test(what_is_wrong_is_said),
+                cmocka_unit_test(an_item_that_is_no_object_may_be_one_without_members),
                 cmocka_unit_test(what_is_nested_deep_is_a_value_like_any_other),
         };
 

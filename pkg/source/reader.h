@@ -165,6 +165,9 @@ void reader_remark(struct reader *, enum source_state, const char *format, ...) 
 /* Something befell the source (port/notice.h), under a reason such as "CursorReset". Until it is taken, the
  * same again is counted with it. */
 void reader_warn(struct reader *, const char *reason, const char *format, ...) PRINTF(3, 4);
+/* So often; 0: not at all. */
+void reader_warn_of(struct reader *, uint64_t times, const char *reason, const char *format, ...)
+        PRINTF(4, 5);
 /* The same, of records of a track that the peer had and that are gone: they were never fetched. */
 void reader_gone(struct reader *, uint32_t track, uint64_t records, const char *reason, const char *format,
                  ...) PRINTF(5, 6);

@@ -162,9 +162,6 @@ static inline bool is_last(const struct track *t)
 
 /* ---- what is told (reader_told.c) --------------------------------------- */
 
-/* So many times at once. */
-void reader_warn_of(struct reader *, uint64_t times, const char *reason, const char *format, ...)
-        PRINTF(4, 5);
 /* Each track has words of its own; those of one will do, as long as it stands by. */
 void track_stand_by(struct reader *, struct track *, const char *text);
 void track_stand_by_over(struct reader *, struct track *);

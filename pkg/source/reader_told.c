@@ -190,6 +190,8 @@ void reader_warn_of(struct reader *r, uint64_t times, const char *reason, const 
 {
         va_list args;
 
+        if (!times)
+                return;
         va_start(args, format);
         befall(befallen(r, reason, 0), 0, times, format, args);
         va_end(args);

@@ -12,6 +12,7 @@ import yaml
 from cloud import faults
 from cloud.service import PROJECT, REGION, Answer
 from harness.cloud import PAIR, write_key
+from harness.ports import free_port
 from harness.process import wait_until
 from harness.sluice import trigger
 
@@ -62,6 +63,14 @@ class Stream:
             (e["ShardID"], int(r["sequence_number"]))
             for e in map(lambda e: json.loads(e["body"]), self.function.events())
             for r in e["Message"]["records"]
+        ]
+
+    def ids(self):
+        """(partition, sequence number, id) of each event."""
+        return [
+            (told["ShardID"], int(r["sequence_number"]), e["id"])
+            for e, told in ((e, json.loads(e["body"])) for e in self.function.events())
+            for r in told["Message"]["records"]
         ]
 
     def wait_arrived(self, timeout=40):
@@ -431,6 +440,32 @@ def test_an_edit_that_cannot_be_started_leaves_what_reads(stream, runner, functi
     assert len(stream.arrived()) == 30
 
 
+def test_an_edit_whose_dead_letters_go_nowhere_is_started(stream, runner, function):
+    """Their topic is asked for with the first letter: until then it holds nothing up, and then it loses none."""
+    run = stream.start()
+    stream.put(10)
+    stream.wait_arrived()
+    gone = f"127.0.0.1:{free_port()}"
+    file = runner.directory / "run.yaml"
+    edited = yaml.safe_load(file.read_text())
+    edited["spec"]["delivery"] = {
+        "maxInFlight": 3,
+        "retry": {"onExhausted": "DeadLetter"},
+        "deadLetter": {"kafka": {"bootstrapServers": [gone], "topic": "letters"}},
+    }
+    file.write_text(yaml.safe_dump(edited))
+    run.wait_for_output("the files changed. applied=1")
+    stream.put(10)
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert state_of(run) == ("Connected", "")
+    function.behave(status=400)
+    stream.put(1)
+    said = f"dead letter: topic letters: {gone}"
+    run.wait_until("it says why", lambda: run.status()["deliveryReason"].startswith(said), 20)
+    assert run.status()["sourceState"] == "Connected"
+
+
 @pytest.mark.parametrize("is_read", [True, False], ids=["read", "not read"])
 def test_a_stream_that_is_made_again_and_outgrows_its_positions(stream, cloud, is_read):
     """By its numbers alone it might be the same one."""
@@ -446,7 +481,7 @@ def test_a_stream_that_is_made_again_and_outgrows_its_positions(stream, cloud, i
         run = stream.start()
     wait_until("all arrive", lambda: set(stream.arrived()[before:]) == set(stream.sent), 40)
     created = int(stream.stream.created * 1000)
-    wait_until("all is saved as the new one's", lambda: of_streams(cloud) == {f"created={created}"})
+    wait_until("all is saved as the new one's", lambda: of_streams(cloud) == {f"created={created} again"})
     stream.wait_saved()
     assert warned(run, "PositionOutOfRange") == 2
     assert re.search(ANEW, run.output)
@@ -459,6 +494,34 @@ def test_a_stream_that_is_made_again_and_outgrows_its_positions(stream, cloud, i
     stream.put(10)
     wait_until("the rest arrives", lambda: set(stream.arrived()[before:]) == set(stream.sent[100:]))
     assert warned(run, "PositionOutOfRange") == 0
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
+def test_ids_tell_a_stream_from_the_one_before(stream, cloud, kept):
+    """Its numbers are those of other records. They stay the same over a restart, though nothing was saved of
+    it but that it was made again, and whether its checkpoints stay or go with the stream."""
+    run = stream.start()
+    stream.put(20)
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert {i for _, _, i in stream.ids()} == {f"orders/{p}/{n}" for p, n in stream.sent}
+    before = len(stream.ids())
+    with cloud.changed:
+        if not kept:
+            cloud.dis.checkpoints.clear()
+        cloud.fault("dis.commit_checkpoint", faults.status(503), times=1 << 30, skip=2)
+        remade(stream, cloud, 20)
+    expected = {f"orders@{int(stream.stream.created * 1000)}/{p}/{n}" for p, n in stream.sent}
+    wait_until("all arrive", lambda: len(stream.ids()) >= before + 20, 40)
+    run.kill()
+    assert of_streams(cloud) == {f"created={int(stream.stream.created * 1000)} again"}
+    again = len(stream.ids())
+    cloud.clear_faults()
+    stream.start()
+    wait_until("all arrive again", lambda: len(stream.ids()) >= again + 20)
+    stream.wait_saved()
+    assert {i for _, _, i in stream.ids()[before:again]} == expected
+    assert {i for _, _, i in stream.ids()[again:]} == expected
 
 
 def test_a_checkpoint_of_an_earlier_version_is_read_on(stream, cloud):

@@ -5,10 +5,12 @@
 /* A stream that was deleted and made again under the same name: its numbers begin anew, and a position in the
  * one before is none in it, even where it has a record of that number. Which one a position is of tells the
  * time when the stream was created, as it is described: that is saved with each checkpoint, in its metadata,
- * and follows the number in the marks of those that came later ("20/1767225600000"). Where the service does
- * not tell it, or an earlier version has saved the checkpoint, a position that lies beyond the end does. */
+ * and follows the number in the marks of those that came later ("20/1767225600000"). Once a stream was made
+ * again the metadata say that, too ("created=1767225600000 again"), and the ids of its records the time.
+ * Where the service does not tell it, or an earlier version has saved the checkpoint, a position that lies
+ * beyond the end does. */
 
-static const char CREATED[] = "created=";
+static const char CREATED[] = "created=", AGAIN[] = " again";
 /* By so many lists in a row it is no mistake of a replica that is behind, or of a service that makes the time
  * up. */
 enum { PROVEN = 2 };
@@ -24,19 +26,33 @@ int64_t dis_position(const struct partition *at, struct str mark)
         return created == at->of ? number_of(number) : -1;
 }
 
-void dis_write_metadata(int64_t created, struct buf *out)
+int64_t dis_made_again(const struct partition *at)
 {
-        if (created)
-                buf_printf(out, "%s%lld", CREATED, (long long)created);
+        return at->first_again || at->of != at->first_of ? at->of : 0;
 }
 
-int64_t dis_read_metadata(struct str metadata)
+void dis_write_metadata(int64_t created, bool again, struct buf *out)
 {
+        if (created)
+                buf_printf(out, "%s%lld%s", CREATED, (long long)created, again ? AGAIN : "");
+}
+
+int64_t dis_read_metadata(struct str metadata, bool *again)
+{
+        int64_t created;
+
+        *again = false;
         if (!str_starts(metadata, str_of(CREATED)))
                 return 0;
-        metadata.p += strlen(CREATED);
-        metadata.n -= strlen(CREATED);
-        return MAX_OF(number_of(metadata), (int64_t)0);
+        metadata = (struct str){ metadata.p + strlen(CREATED), metadata.n - strlen(CREATED) };
+        created = number_of(str_cut(&metadata, ' '));
+        *again = created > 0 && str_is(metadata, AGAIN + 1);
+        return MAX_OF(created, (int64_t)0);
+}
+
+void dis_write_first_mark(const struct partition *at, struct buf *out)
+{
+        buf_printf(out, "0/%lld", (long long)at->of);
 }
 
 /* ---- what a list says --------------------------------------------------- */
@@ -89,7 +105,9 @@ void dis_start_over(const struct dis *d, struct partition *at, const char *why)
         cursor_drop(at);
 }
 
-/* Where it has no position it has only a cursor of the one before. */
+/* A partition without a position has read nothing of the stream before, but may have a cursor of it. One that
+ * has read some saves first that the stream was made again: the ids that it gives from now on depend on it,
+ * and must be the same after a restart. */
 static void leave_stream(const struct dis *d, struct partition *at)
 {
         BUF_AT_END struct buf why = BUF_INIT(1024);
@@ -100,9 +118,12 @@ static void leave_stream(const struct dis *d, struct partition *at)
         time_format(&why, poller_time(d->created));
         if (at->at >= 0)
                 dis_start_over(d, at, why.failed ? "the stream was made again" : why.p);
+        at->unsaid = at->at >= 0 || at->of != at->first_of;
+        at->of = d->created;
+        if (!at->unsaid)
+                at->first_of = at->of;
         cursor_drop(at);
         stand_at(d, at, -1);
-        at->of = d->created;
         at->another = false;
         at->ahead = at->end = -1;
         tell_lag(d, at);

@@ -62,8 +62,17 @@ static void ask_to_save(const struct dis *d, const struct partition *at, struct 
         char text[40];
         struct buf metadata = BUF_ON(text);
 
-        dis_write_metadata(mark.n ? number_of(mark) : at->first_of, &metadata);
+        dis_write_metadata(mark.n ? number_of(mark) : at->first_of, mark.n || at->first_again, &metadata);
         dis_ask_to_save(d, at, number, buf_view(&metadata), q);
+}
+
+static void ask_to_save_first(const struct dis *d, const struct partition *at, struct cloud_request *q)
+{
+        char text[40];
+        struct buf mark = BUF_ON(text);
+
+        dis_write_first_mark(at, &mark);
+        ask_to_save(d, at, buf_view(&mark), q);
 }
 
 static void ask_for_cursor(const struct dis *d, const struct partition *at, struct str mark,
@@ -87,6 +96,10 @@ static void ask_to_fetch(const struct dis *d, struct partition *at, const struct
                          struct cloud_request *q)
 {
         dis_leave_position(d, at);
+        if (at->unsaid) {
+                ask_to_save_first(d, at, q);
+                return;
+        }
         at->for_records = at->cursor.n && at->at == dis_position(at, job->mark) &&
                           now_of(&d->poller) - at->since < CURSOR_LIFE;
         if (!at->for_records) {
@@ -146,7 +159,7 @@ static enum poller_step begin(struct dis *d, struct partition *at)
         int start = at->late ? DIS_TRIM_HORIZON : d->spec->start;
 
         at->of = at->first_of = d->created;
-        at->another = false;
+        at->first_again = at->another = false;
         if (start == DIS_AT_SEQUENCE_NUMBER)
                 mark_number(&d->poller, d->spec->start_sequence);
         at->by_time = start == DIS_AT_TIMESTAMP;
@@ -181,6 +194,18 @@ static enum poller_step begin_there(struct dis *d, struct partition *at)
         return POLLER_DONE;
 }
 
+/* The stream, since its list named another time than the checkpoint: unless that is confirmed, it is unknown.
+ */
+static enum poller_step described_again(struct dis *d, struct partition *at, struct str body,
+                                        struct error *err)
+{
+        if (dis_read_created(d, body, err) < 0)
+                return POLLER_FAILED;
+        if (!d->proven)
+                d->created = 0;
+        return begin_there(d, at);
+}
+
 static enum poller_step loaded(struct dis *d, struct partition *at, struct str body, struct error *err)
 {
         struct checkpoint saved;
@@ -190,17 +215,12 @@ static enum poller_step loaded(struct dis *d, struct partition *at, struct str b
         at->load = LOAD_CHECKPOINT;
         if (step == LOAD_APP)
                 return POLLER_AGAIN;
-        if (step == LOAD_STREAM && dis_read_created(d, body, err) < 0)
-                return POLLER_FAILED;
-        if (step == LOAD_STREAM) {
-                if (!d->proven)
-                        d->created = 0;
-                return begin_there(d, at);
-        }
+        if (step == LOAD_STREAM)
+                return described_again(d, at, body, err);
         if (read_answer(body, &checkpoint_object, &saved, err) < 0)
                 return POLLER_FAILED;
         stand_at(d, at, dis_sequence_of(saved.number));
-        created = dis_read_metadata(dis_metadata_of(saved.metadata));
+        created = dis_read_metadata(dis_metadata_of(saved.metadata), &at->first_again);
         at->of = at->first_of = created ? created : d->created;
         at->reset = false;
         if (created && d->created && created != d->created && !d->proven) {
@@ -266,6 +286,20 @@ static bool is_held_up(const struct dis *d, struct partition *at, const struct d
         return at->empty >= EMPTY_MOST;
 }
 
+/* Each counts. What had no number may have been the network's fault, until it came a second time. */
+static void warn_of_malformed(const struct dis *d, struct partition *at, const struct dis_records *got)
+{
+        reader_warn_of(d->poller.reader, got->malformed, "RecordsMalformed",
+                       "records of partition %s have no data in Base64: they are delivered with what stands "
+                       "there, or nothing",
+                       at->name);
+        if (got->unnumbered)
+                reader_gone(d->poller.reader, at->track, got->unnumbered, "RecordsUnnumbered",
+                            "%u records of partition %s have no sequence_number, twice: they are passed over",
+                            got->unnumbered, at->name);
+        at->unnumbered = false;
+}
+
 static void say_held_up(struct dis *d, struct partition *at)
 {
         struct reader *r = d->poller.reader;
@@ -301,9 +335,12 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
         const struct dis_from from = { .stream = d->spec->stream,
                                        .partition = str_of(at->name),
                                        .number = at->reset ? -1 : at->at,
-                                       .created = at->of != at->first_of ? at->of : 0 };
+                                       .created = at->of != at->first_of ? at->of : 0,
+                                       .again = dis_made_again(at),
+                                       .pass_over = at->unnumbered };
 
         if (dis_read_records(body, &from, job->page, &got, err) < 0) {
+                at->unnumbered |= got.unnumbered != 0;
                 cursor_drop(at);
                 return POLLER_FAILED;
         }
@@ -316,6 +353,7 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
                 return POLLER_FAILED;
         }
         at->ahead = -1;
+        warn_of_malformed(d, at, &got);
         if (!is_held_up(d, at, &got))
                 held_up_over(d, at);
         else if (!d->held || !at->held_up)
@@ -354,6 +392,10 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
 
         if (job->kind == READER_LOAD)
                 return loaded(d, at, body, err);
+        if (job->kind == READER_FETCH && at->unsaid) {
+                at->unsaid = false;
+                return POLLER_AGAIN;
+        }
         if (job->kind == READER_FETCH)
                 return at->for_records ? records_got(d, at, job, body, err)
                                        : cursor_got(d, at, job, body, err);
@@ -399,6 +441,10 @@ static enum poller_step fetch_refused(struct dis *d, struct partition *at, const
 {
         if (r->verdict == CLOUD_RETRY || r->verdict == CLOUD_THROTTLE)
                 return POLLER_FAILED;
+        if (at->unsaid && (is(r, "DIS.4332") || dis_cannot_be_saved(r))) {
+                at->unsaid = false; /* the next checkpoint says it */
+                return POLLER_AGAIN;
+        }
         cursor_drop(at);
         if (is_gone(r)) {
                 partition_over(d, at, r->code, r->words);
@@ -514,6 +560,8 @@ static int dis_open(struct source **out, const void *spec_, const struct service
 static const struct warning warnings[] = { WARNING("RecordsExpired", .loses = true),
                                            WARNING("PositionOutOfRange"),
                                            WARNING("RecordsHeldUp"),
+                                           WARNING("RecordsMalformed"),
+                                           WARNING("RecordsUnnumbered", .loses = true),
                                            WARNING("CheckpointRefused"),
                                            SOURCE_ACCOUNT_WARNING,
                                            WARNINGS_END };

@@ -271,21 +271,125 @@ static void what_can_not_be_read_is_refused(void **state)
                 "[]",
                 "{}",
                 "{\"records\":{}}",
-                "{\"records\":[{}]}",
                 "{\"records\":[{\"sequence_number\":",
-                "{\"records\":[{\"sequence_number\":true}]}",
                 "{\"records\":[{\"sequence_number\":\"1\",\"data\":",
-                "{\"records\":[{\"sequence_number\":\"1\",\"data\":5}]}",
-                "{\"records\":[{\"sequence_number\":\"x\",\"data\":\"\"}]}",
-                "{\"records\":[{\"sequence_number\":\"-1\",\"data\":\"\"}]}",
-                "{\"records\":[{\"sequence_number\":\"9223372036854775807\",\"data\":\"\"}]}",
-                "{\"records\":[{\"sequence_number\":\"1\",\"data\":\"?\"}]}",
+                "{\"records\":[nul]}",
                 "{\"records\":[{\"sequence_number\":\"1\",\"data\":\"YQ==\"}]",
         };
 
         for (size_t i = 0; i < COUNT_OF(bad); i++)
                 assert_int_equal(fetch(*state, bad[i]), -1);
         assert_int_equal(((struct bench *)*state)->at.at, -1);
+}
+
+/* What an answer's first record says, as a filter sees it, and what was told. */
+static int64_t read_told(struct bench *b, const char *record, struct buf *seen, struct notice *notice)
+{
+        const struct reader_config config = { .page_bytes = 1 << 20 };
+        struct reader_job job = { .kind = READER_FETCH, .own = &b->at };
+        BUF_AT_END struct buf body = BUF_INIT(4096);
+        struct reader *reader = b->d.poller.reader;
+        struct record *first;
+        struct writer w;
+        struct error err;
+        int64_t n = -1;
+
+        buf_printf(&body, "{\"records\":[%s,%s],\"next_partition_cursor\":\"n\"}", record, PLAIN("8"));
+        assert_int_equal(reader_new(&b->d.poller.reader, &config, 1, &err), 0);
+        assert_int_equal(reader_add(b->d.poller.reader, STR("0"), &b->at, &b->at.track, &err), 0);
+        job.page = poller_sample_begin(&err);
+        b->at.for_records = true;
+        if (dis_ops.answered(&b->d.poller, &job, buf_view(&body), &err) == POLLER_DONE)
+                n = job.page->n;
+        writer_init(&w, seen);
+        if (n > 0)
+                dis_source.shape->describe(&job.page->first->record, &w);
+        if (!reader_warned(b->d.poller.reader, notice))
+                *notice = (struct notice){ .reason = "" };
+        assert_int_equal(poller_sample_end(job.page, n > 0 ? 0 : -1, &first, &err), n > 0 ? 0 : -1);
+        poller_sample_free(n > 0 ? first : NULL);
+        (void)reader_free(b->d.poller.reader);
+        b->d.poller.reader = reader;
+        return n;
+}
+
+#define DATA(data) "{\"sequence_number\":\"7\"" data "}"
+#define TOLD(key, data) "{\"partitionKey\":" key ",\"sequenceNumber\":\"7\",\"data\":" data "}"
+
+/* What is malformed is delivered as it stands, and told; the partition goes on. */
+static void a_malformed_record_holds_nothing_up(void **state)
+{
+        static const char malformed[] = "RecordsMalformed";
+        static const struct {
+                const char *record, *seen, *told;
+        } all[] = {
+                { DATA(""), TOLD("null", "\"\""), malformed },
+                { DATA(",\"data\":null"), TOLD("null", "\"\""), malformed },
+                { DATA(",\"data\":\"\""), TOLD("null", "\"\""), "" },
+                { DATA(",\"data\":\"?\""), TOLD("null", "\"?\""), malformed },
+                { DATA(",\"data\":\"YQ=\""), TOLD("null", "\"YQ=\""), malformed },
+                { DATA(",\"data\":\"\\u00e4\""), TOLD("null", "\"\xc3\xa4\""), malformed },
+                { DATA(",\"data\":5"), TOLD("null", "5"), malformed },
+                { DATA(",\"data\":{\"a\":[ ]}"), TOLD("null", "{\"a\":[ ]}"), malformed },
+                { DATA(",\"data\":\"YQ==\",\"partition_key\":null"), TOLD("null", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"partition_key\":5"), TOLD("\"5\"", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"timestamp\":null"), TOLD("null", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"timestamp\":\"x\""), TOLD("null", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"timestamp\":-5"), TOLD("null", "\"a\""), "" },
+                { DATA(",\"data\":\"YQ==\",\"timestamp\":{}"), TOLD("null", "\"a\""), "" },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf seen = BUF_INIT(4096);
+                struct notice notice;
+
+                b->at.at = 7;
+                assert_int_equal(read_told(b, all[i].record, &seen, &notice), 2);
+                if (strcmp(seen.p, all[i].seen) != 0 || strcmp(notice.reason, all[i].told) != 0)
+                        fail_msg("%s: %s, %s", all[i].record, seen.p, notice.reason);
+                assert_int_equal(notice.times, *all[i].told ? 1 : 0);
+                assert_int_equal(notice.lost, 0);
+                assert_int_equal(b->at.at, 9);
+        }
+}
+
+/* Nobody knows where it belongs. It may be whole when it is asked for again; then it is passed over. */
+static void a_record_without_a_number_is_passed_over_the_second_time(void **state)
+{
+        static const char *const all[] = { "{}",
+                                           "null",
+                                           "5",
+                                           "\"a\"",
+                                           "[]",
+                                           "{\"data\":\"YQ==\"}",
+                                           "{\"sequence_number\":null}",
+                                           "{\"sequence_number\":\"\"}",
+                                           "{\"sequence_number\":true}",
+                                           "{\"sequence_number\":[7]}",
+                                           "{\"sequence_number\":7.5}",
+                                           "{\"sequence_number\":\"x\"}",
+                                           "{\"sequence_number\":\"-1\"}",
+                                           "{\"sequence_number\":\"9223372036854775807\"}" };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf seen = BUF_INIT(4096);
+                struct notice notice;
+
+                for (int is_first = 1; is_first >= 0; is_first--) {
+                        cursor_drop(&b->at);
+                        buf_text(&b->at.cursor, "old");
+                        b->at.at = 7;
+                        b->at.ahead = 8; /* there is nothing between, either */
+                        if (read_told(b, all[i], &seen, &notice) != (is_first ? -1 : 1))
+                                fail_msg("%s", all[i]);
+                        assert_int_equal(b->at.at, is_first ? 7 : 9);
+                        assert_int_equal(b->at.cursor.n, is_first ? 0 : 1);
+                        assert_string_equal(notice.reason, is_first ? "" : "RecordsUnnumbered");
+                        assert_int_equal(notice.lost, is_first ? 0 : 1);
+                }
+        }
 }
 
 /* So many answers without records; each second there is one, by the reader's clock. */
@@ -588,21 +692,24 @@ static void list_at_once(struct bench *b, struct set_clock *set, const char *ans
         assert_int_equal(talk(b, &e, 1), POLLER_DONE);
 }
 
-/* The question that is asked next; the warning that went with it, if any. */
+/* The question that is asked next, by its query or body; the warning that went with it, if any; "": some. */
 static void ask_of(struct bench *b, struct partition *at, const char *mark, const char *asked,
                    const char *warning)
 {
         struct reader_job job = { .kind = READER_FETCH, .own = at, .mark = str_of(mark) };
         struct cloud_request q = { .path.max = 4096, .query.max = 4096, .body.max = 4096, .what.max = 4096 };
+        const struct buf *said;
         struct notice notice;
 
         dis_ops.ask(&b->d.poller, &job, &q);
-        if (!strstr(q.query.p, asked))
-                fail_msg("%s instead of %s", q.query.p, asked);
+        said = q.body.n ? &q.body : &q.query;
+        if (!strstr(said->p, asked))
+                fail_msg("%s instead of %s", said->p, asked);
         assert_int_equal(reader_warned(b->d.poller.reader, &notice), warning != NULL);
         if (warning) {
                 assert_string_equal(notice.reason, "PositionOutOfRange");
-                assert_string_equal(notice.text, warning);
+                if (*warning)
+                        assert_string_equal(notice.text, warning);
         }
         buf_done(&q.path);
         buf_done(&q.query);
@@ -689,9 +796,21 @@ static void expect_saved(struct bench *b, struct partition *at, const char *mark
         buf_done(&q.what);
 }
 
-static char mark_seen[64];
+#define SAYS_AGAIN(time) "\"sequence_number\":\"0\",\"metadata\":\"created=" time " again\""
 
-/* The mark of an answer's record. */
+/* Another stream than the mark is of is read from its oldest record on, once that is saved. */
+static void expect_left(struct bench *b, struct partition *at, const char *mark, const char *saved,
+                        const char *warning)
+{
+        ask_of(b, at, mark, saved, warning);
+        ask_of(b, at, mark, saved, NULL); /* there was no answer */
+        assert_int_equal(fetch_of(b, at, ""), 0);
+        ask_of(b, at, mark, "cursor-type=TRIM_HORIZON", NULL);
+}
+
+static char mark_seen[64], id_seen[64];
+
+/* The mark of an answer's record; its id is seen, too. */
 static const char *mark_of(struct bench *b, struct partition *at, const char *body)
 {
         struct reader_job job = { .kind = READER_FETCH, .own = at, .name = STR("0") };
@@ -704,6 +823,7 @@ static const char *mark_of(struct bench *b, struct partition *at, const char *bo
         assert_int_equal(dis_ops.answered(&b->d.poller, &job, str_of(body), &err), POLLER_DONE);
         assert_non_null(job.page->first);
         (void)snprintf(mark_seen, sizeof(mark_seen), STR_FMT, STR_ARG(job.page->first->mark));
+        (void)snprintf(id_seen, sizeof(id_seen), STR_FMT, STR_ARG(job.page->first->record.id));
         assert_int_equal(poller_sample_end(job.page, 0, &r, &err), 0);
         poller_sample_free(r);
         return mark_seen;
@@ -762,14 +882,14 @@ static void a_position_in_another_stream_is_left(void **state)
         ask_of(b, at, "20", at_number, NULL);
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
         assert_int_equal(reader_lag(b->d.poller.reader), 2 * 90);
-        ask_of(b, at, "20", oldest, anew);
+        expect_left(b, at, "20", SAYS_AGAIN(NEW), anew);
         /* Nothing comes yet, and what was delivered of the old one is saved as that. */
         assert_int_equal(fetch_of(b, at, "{\"records\":[],\"next_partition_cursor\":\"old\"}"), 0);
         ask_of(b, at, "20", "partition-cursor=old", NULL);
         expect_saved(b, at, "20", "20", "created=" OLD);
         assert_string_equal(mark_of(b, at, RECORD("0")), "1/" NEW);
         ask_of(b, at, "1/" NEW, "partition-cursor=old", NULL);
-        expect_saved(b, at, "1/" NEW, "1", "created=" NEW);
+        expect_saved(b, at, "1/" NEW, "1", "created=" NEW " again");
         /* The answer was given up, and the old mark is what there is. */
         ask_of(b, at, "20", oldest, NULL);
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
@@ -812,7 +932,10 @@ static void a_checkpoint_says_which_stream_it_is_of(void **state)
                 } else
                         assert_int_equal(load_of(b, at, answer.p, "20"), POLLER_DONE);
                 list_at_once(b, &made_set, all[i].described ? all[i].described : all[i].listed);
-                ask_of(b, at, "20", all[i].why ? "TRIM_HORIZON" : "AT_SEQUENCE_NUMBER", all[i].why);
+                if (all[i].why)
+                        expect_left(b, at, "20", SAYS_AGAIN(NEW), all[i].why);
+                else
+                        ask_of(b, at, "20", "AT_SEQUENCE_NUMBER", NULL);
                 expect_saved(b, at, "20", "20", all[i].metadata);
                 close_first(b);
         }
@@ -834,11 +957,136 @@ static void another_time_is_believed_if_it_comes_twice(void **state)
         }
         list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
         list_at_once(b, &made_set, MADE_AT(OLD, "[0 : 90]"));
-        ask_of(b, at, "20", "TRIM_HORIZON",
-               "partition shardId-0000000000 goes on at its oldest record: its position 20 is of the stream "
-               "that was created at 2026-01-01T00:01:00.5Z; that was deleted, and made again at "
-               "2026-01-01T00:00:00Z");
+        expect_left(b, at, "20", SAYS_AGAIN(OLD),
+                    "partition shardId-0000000000 goes on at its oldest record: its position 20 is of the "
+                    "stream that was created at 2026-01-01T00:01:00.5Z; that was deleted, and made again at "
+                    "2026-01-01T00:00:00Z");
         close_first(b);
+}
+
+#define ID(stream) stream "/shardId-0000000000/20"
+
+/* Whoever reads it, since the checkpoint says so. */
+static void records_of_a_stream_that_was_made_again_have_other_ids(void **state)
+{
+        static const struct {
+                const char *listed, *saved, *mark, *next, *id;
+        } all[] = {
+                { MADE_AT(NEW, "[0 : 90]"), "created=" NEW, "21", "created=" NEW, ID("dis-swtest") },
+                { MADE_AT(NEW, "[0 : 90]"), "", "21", "created=" NEW, ID("dis-swtest") },
+                { MADE_AT(NEW, "[0 : 90]"), "created=" NEW " again", "21", "created=" NEW " again",
+                  ID("dis-swtest@" NEW) },
+                { MADE_AT("null", "[0 : 90]"), "created=" NEW " again", "21", "created=" NEW " again",
+                  ID("dis-swtest@" NEW) },
+                { MADE_AT(NEW, "[0 : 90]"), "created=x again", "21", "created=" NEW, ID("dis-swtest") },
+                { MADE_AT(NEW, "[0 : 90]"), "created=" NEW " once", "21", "created=" NEW, ID("dis-swtest") },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf answer = BUF_INIT(4096);
+                struct partition *at = open_made_twice(b, all[i].listed);
+
+                buf_printf(&answer, "{\"metadata\":\"%s\",\"sequence_number\":\"20\"}", all[i].saved);
+                assert_int_equal(load_of(b, at, answer.p, "20"), POLLER_DONE);
+                assert_string_equal(mark_of(b, at, RECORD("20")), all[i].mark);
+                assert_string_equal(id_seen, all[i].id);
+                expect_saved(b, at, all[i].mark, "21", all[i].next);
+                close_first(b);
+        }
+}
+
+static struct partition *made_and_read(struct bench *b)
+{
+        struct partition *at = open_made_twice(b, MADE_AT(OLD, "[0 : 90]"));
+
+        assert_int_equal(
+                load_of(b, at, "{\"sequence_number\":\"20\",\"metadata\":\"created=" OLD "\"}", "20"),
+                POLLER_DONE);
+        assert_string_equal(mark_of(b, at, RECORD("20")), "21");
+        assert_string_equal(id_seen, ID("dis-swtest"));
+        return at;
+}
+
+static void made_again(struct bench *b, const char *list)
+{
+        list_at_once(b, &made_set, list);
+        list_at_once(b, &made_set, list);
+}
+
+#define NEWER "1767225720000"
+
+/* Each time; of one that is gone before anything of it came the checkpoint names the next. */
+static void a_stream_may_be_made_again_twice(void **state)
+{
+        struct bench *b = *state;
+
+        for (int is_read = 0; is_read < 2; is_read++) {
+                struct partition *at = made_and_read(b);
+                struct notice notice;
+
+                made_again(b, MADE_AT(NEW, "[0 : 90]"));
+                ask_of(b, at, "21", SAYS_AGAIN(NEW), "");
+                assert_int_equal(fetch_of(b, at, ""), 0);
+                if (is_read) {
+                        assert_string_equal(mark_of(b, at, RECORD("20")), "21/" NEW);
+                        assert_string_equal(id_seen, ID("dis-swtest@" NEW));
+                }
+                made_again(b, MADE_AT(NEWER, "[0 : 90]"));
+                ask_of(b, at, is_read ? "21/" NEW : "21", SAYS_AGAIN(NEWER), is_read ? "" : NULL);
+                assert_int_equal(fetch_of(b, at, ""), 0);
+                assert_string_equal(mark_of(b, at, RECORD("20")), "21/" NEWER);
+                assert_string_equal(id_seen, ID("dis-swtest@" NEWER));
+                /* what is under way still of the first one is saved as that */
+                expect_saved(b, at, "21", "21", "created=" OLD);
+                assert_false(reader_warned(b->d.poller.reader, &notice));
+                close_first(b);
+        }
+}
+
+/* Where there was no position nothing was read, and no id was given. */
+static void a_stream_that_was_not_read_before_was_not_made_again(void **state)
+{
+        struct bench *b = *state;
+        struct partition *at = open_made_twice(b, MADE_AT(OLD, "[0 : 90]"));
+
+        assert_int_equal(load_of(b, at, "{\"sequence_number\":\"-1\"}", ""), POLLER_DONE);
+        made_again(b, MADE_AT(NEW, "[0 : 90]"));
+        ask_of(b, at, "", "TRIM_HORIZON", NULL);
+        assert_string_equal(mark_of(b, at, RECORD("20")), "21");
+        assert_string_equal(id_seen, ID("dis-swtest"));
+        expect_saved(b, at, "21", "21", "created=" NEW);
+        close_first(b);
+}
+
+/* The checkpoint of the one before says it as well, and so does the next. */
+static void a_checkpoint_that_is_not_taken_holds_nothing_up(void **state)
+{
+        static const struct {
+                const char *code;
+                enum cloud_verdict verdict;
+                enum poller_step step;
+        } all[] = {
+                { "DIS.4224", CLOUD_FINAL, POLLER_AGAIN },     { "DIS.4332", CLOUD_FINAL, POLLER_AGAIN },
+                { "DIS.4319", CLOUD_GONE, POLLER_AGAIN },      { "DIS.5000", CLOUD_RETRY, POLLER_FAILED },
+                { "DIS.4303", CLOUD_THROTTLE, POLLER_FAILED }, { "DIS.4116", CLOUD_FORBIDDEN, POLLER_FAILED },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                struct partition *at = made_and_read(b);
+                struct reader_job job = { .kind = READER_FETCH, .own = at, .mark = STR("21") };
+                struct cloud_error refusal = { .verdict = all[i].verdict };
+                struct error err;
+
+                (void)snprintf(refusal.code, sizeof(refusal.code), "%s", all[i].code);
+                made_again(b, MADE_AT(NEW, "[0 : 90]"));
+                ask_of(b, at, "21", SAYS_AGAIN(NEW), "");
+                assert_int_equal(dis_ops.refused(&b->d.poller, &job, &refusal, &err), all[i].step);
+                ask_of(b, at, "21",
+                       all[i].step == POLLER_AGAIN ? "cursor-type=TRIM_HORIZON" : SAYS_AGAIN(NEW), NULL);
+                close_first(b);
+        }
 }
 
 /* The position goes on to be read, with what was saved of it, until two descriptions agree. */
@@ -1017,6 +1265,9 @@ int main(void)
                 cmocka_unit_test(samples_are_what_the_document_says),
                 cmocka_unit_test_setup_teardown(a_cursor_may_be_escaped, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_can_not_be_read_is_refused, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_malformed_record_holds_nothing_up, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_record_without_a_number_is_passed_over_the_second_time,
+                                                setup, teardown),
                 cmocka_unit_test_setup_teardown(what_does_not_come_is_said_and_no_failure, setup, teardown),
                 cmocka_unit_test(ranges_and_names_are_read_as_they_come),
                 cmocka_unit_test_setup_teardown(a_partition_without_a_checkpoint_begins_as_told, setup,
@@ -1029,6 +1280,13 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_time_that_changes_each_time_is_none, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_time_is_believed_if_it_comes_twice, setup, teardown),
                 cmocka_unit_test_setup_teardown(nothing_of_another_stream_was_read, setup, teardown),
+                cmocka_unit_test_setup_teardown(records_of_a_stream_that_was_made_again_have_other_ids, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(a_stream_may_be_made_again_twice, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_stream_that_was_not_read_before_was_not_made_again, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(a_checkpoint_that_is_not_taken_holds_nothing_up, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(an_app_may_have_no_states, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_first_start_saves_the_end_of_each_the_first_one_last,
                                                 setup, teardown),

@@ -70,7 +70,7 @@ void dis_first_ask(struct dis *d, struct cloud_request *q)
         case FIRST_SAVE:
                 (void)snprintf(number, sizeof(number), "%lld", (long long)d->at->newest);
                 buf_printf(&metadata, "%s%s", FIRST_START, d->created ? " " : "");
-                dis_write_metadata(d->created, &metadata);
+                dis_write_metadata(d->created, false, &metadata);
                 dis_ask_to_save(d, d->at, str_of(number), buf_view(&metadata), q);
                 return;
         case FIRST_STATE:

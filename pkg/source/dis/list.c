@@ -99,7 +99,7 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
         at->load = LOAD_CHECKPOINT;
         at->make_app = at->by_time = at->reset = at->found = false;
         at->empty_since = at->empty = 0;
-        at->another = false;
+        at->another = at->unsaid = false;
         cursor_drop(at);
         if (reader_add(d->poller.reader, str_of(at->name), at, &at->track, &why) == 0) {
                 at->added = true;

@@ -10,20 +10,20 @@ enum { RECORD_MOST = 8 << 20 };
 
 /* ---- an answer ---------------------------------------------------------- */
 
+/* Whatever stands there: one that is not as documented must not hold up its partition. */
 struct item { /* of an answer */
-        struct json_value key, data;
-        int64_t sequence, time; /* ms; 0: unknown */
+        struct json_value sequence, key, data, time;
 };
 static const struct json_member item_members[] = {
-        MEMBER(NUMBER, "sequence_number", struct item, sequence, .required = true),
-        MEMBER(TEXT, "partition_key", struct item, key),
-        MEMBER(TEXT, "data", struct item, data),
-        MEMBER(NUMBER, "timestamp", struct item, time),
+        MEMBER(ANY, "sequence_number", struct item, sequence), MEMBER(ANY, "partition_key", struct item, key),
+        MEMBER(ANY, "data", struct item, data), MEMBER(ANY, "timestamp", struct item, time), /* ms */
 };
 static const struct json_object item_object = JSON_OBJECT("a record", item_members);
 
 struct reading {
         struct item item;
+        int64_t sequence; /* its own */
+        bool pass_over;
         struct json_value next;
         struct str partition;
         int64_t asked, from; /* from: behind what was read last */
@@ -37,11 +37,13 @@ struct reading {
 };
 
 /* What Base64 says, into the page; false: it is none. */
-static bool keep_data(struct reading *g, struct str *out)
+static bool keep_decoded(struct reading *g, struct str *out)
 {
         struct str coded = g->item.data.text;
         char *p;
 
+        if (!g->item.data.is_string)
+                return false;
         if (g->item.data.escaped) {
                 buf_reset(&g->text);
                 json_value_add(g->item.data, &g->text);
@@ -61,13 +63,42 @@ static bool keep_data(struct reading *g, struct str *out)
         return true;
 }
 
+static bool is_there(struct json_value v) { return v.text.p && !json_value_is(v, "null"); }
+
+/* What is no Base64 is delivered as it stands: the function, or the dead letter, can tell what became of it.
+ */
+static struct str keep_data(struct reading *g)
+{
+        struct str out = { 0 };
+
+        if (keep_decoded(g, &out))
+                return out;
+        g->out->malformed++;
+        return is_there(g->item.data) ? page_text(g->page, g->item.data) : (struct str){ 0 };
+}
+
+/* In a string or not; -1: it is none. */
+static int64_t whole_number(struct json_value v)
+{
+        int64_t n;
+
+        return v.text.n && str_to_int64(v.text, &n) && n >= 0 && n < INT64_MAX ? n : -1;
+}
+
+/* It has no place among the others. */
+static int pass_over(struct reading *g, struct error *err)
+{
+        g->out->unnumbered++;
+        return g->pass_over ? 0 : error_set(err, ERROR_PROTOCOL, "a record has no sequence_number");
+}
+
 static struct record *begin_record(struct reading *g)
 {
         char text[48];
         struct buf mark = BUF_ON(text);
 
         g->id.n = g->id_n;
-        buf_int(&g->id, g->item.sequence);
+        buf_int(&g->id, g->sequence);
         buf_int(&mark, g->from);
         if (g->created) {
                 buf_char(&mark, '/');
@@ -82,44 +113,45 @@ static int add_record(void *object, struct error *err)
 {
         struct reading *g = object;
         const struct item *item = &g->item;
+        int64_t sequence = g->sequence = whole_number(item->sequence);
         struct dis_record *origin;
         struct record *r;
         struct str data;
 
-        if (item->sequence < 0 || item->sequence == INT64_MAX)
-                return error_set(err, ERROR_PROTOCOL, "a record has no sequence_number");
         g->out->n++;
-        if (item->sequence < g->from) {
+        if (sequence < 0)
+                return pass_over(g, err);
+        if (sequence < g->from) {
                 /* It may be new, and would be taken for one that was delivered. */
-                if (item->sequence >= g->asked && item->sequence < g->row)
+                if (sequence >= g->asked && sequence < g->row)
                         return error_set(err, ERROR_PROTOCOL,
                                          "records are out of order: %lld comes after %lld",
-                                         (long long)item->sequence, (long long)g->from - 1);
+                                         (long long)sequence, (long long)g->from - 1);
                 g->out->repeated = true;
                 return 0;
         }
-        if (item->sequence != g->from)
-                g->row = item->sequence;
-        g->from = item->sequence + 1;
-        if (!keep_data(g, &data))
-                return error_set(err, ERROR_PROTOCOL, "the data of a record is no Base64");
+        if (sequence != g->from)
+                g->row = sequence;
+        g->from = sequence + 1;
+        data = keep_data(g);
         if (!(r = begin_record(g)) || !(origin = page_keep(g->page, sizeof(*origin))))
                 return 0; /* the page has failed: the reader sees it */
         if (g->out->first < 0)
-                g->out->first = item->sequence;
-        g->out->last = item->sequence;
-        *origin = (struct dis_record){ g->partition, item->sequence, g->cursor };
+                g->out->first = sequence;
+        g->out->last = sequence;
+        *origin = (struct dis_record){ g->partition, sequence, g->cursor };
         r->origin = origin;
-        r->time = poller_time(item->time);
+        r->time = poller_time(MAX_OF(whole_number(item->time), (int64_t)0));
         r->value = data;
-        r->has_key = item->key.text.p;
-        r->key = page_text(g->page, item->key);
+        r->has_key = is_there(item->key);
+        if (r->has_key)
+                r->key = page_text(g->page, item->key);
         return 0;
 }
 
 static const struct json_member answer_members[] = {
         MEMBER(LIST, "records", struct reading, item, .items = &item_object, .take = add_record,
-               .required = true),
+               .any_item = true, .required = true),
         MEMBER(TEXT, "next_partition_cursor", struct reading, next),
 };
 static const struct json_object answer_object = JSON_OBJECT("the answer", answer_members);
@@ -132,6 +164,7 @@ int dis_read_records(struct str body, const struct dis_from *from, struct page *
                              .from = from->number,
                              .row = from->number,
                              .created = from->created,
+                             .pass_over = from->pass_over,
                              .page = page,
                              .out = out,
                              .cursor = page_keep(page, sizeof(*g.cursor)),
@@ -139,7 +172,10 @@ int dis_read_records(struct str body, const struct dis_from *from, struct page *
                              .text = BUF_INIT((size_t)RECORD_MOST) };
         int result;
 
-        buf_printf(&g.id, "%s/" STR_FMT "/", from->stream, STR_ARG(from->partition));
+        buf_text(&g.id, from->stream);
+        if (from->again)
+                buf_printf(&g.id, "@%lld", (long long)from->again);
+        buf_printf(&g.id, "/" STR_FMT "/", STR_ARG(from->partition));
         g.id_n = g.id.n;
         *out = (struct dis_records){ .first = -1, .last = -1 };
         result = g.cursor ? json_read_object(body, &answer_object, &g, err) : error_memory(err);

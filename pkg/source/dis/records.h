@@ -17,6 +17,9 @@ extern const struct shape dis_shape;
 struct dis_records {
         uint32_t n;          /* of the answer, those that were known included */
         bool repeated;       /* it brought some that were known */
+        unsigned malformed;  /* their data is no Base64, or not there */
+        unsigned unnumbered; /* without a sequence number, which failed the answer unless they are passed over
+                              */
         int64_t first, last; /* sequence numbers of those that were new; -1: there are none */
         struct str cursor;   /* the next one, in the page; p NULL: the partition ends here */
 };
@@ -26,8 +29,11 @@ struct dis_from {
         struct str partition; /* borrowed by the records */
         int64_t number;
         int64_t created; /* when the stream was, for the marks to say so; 0: they don't */
+        bool pass_over;  /* records without a number */
+        int64_t again;   /* the same, for the ids to say so, of a stream that was made again */
 };
 /* Reads an answer to GetRecords into a page. What lies below the number, or not above what stands before it,
- * is left out. */
+ * is left out. Ids are STREAM/PARTITION/NUMBER, of a stream that was made again
+ * STREAM@CREATED/PARTITION/NUMBER. */
 int dis_read_records(struct str body, const struct dis_from *, struct page *, struct dis_records *,
                      struct error *) MUST_CHECK;

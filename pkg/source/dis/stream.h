@@ -36,8 +36,11 @@ struct partition {
         unsigned beyond;   /* lists in a row by which it lies beyond the end, asked for since */
         int64_t of;        /* when the stream was created that the position is of; ms, 0: unknown */
         int64_t first_of;  /* of marks that do not say it: as it was when the partition was added */
+        bool first_again;  /* that stream had been made again already, by its checkpoint */
         bool another;      /* the stream is another one now */
+        bool unsaid;       /* it has left the one before, and its checkpoint is to say so first */
         int64_t ahead;     /* an answer began there instead, and was not taken; -1: none did */
+        bool unnumbered;   /* the last answer, from where it stands, had records without a number */
         usec described_at; /* when the list was asked for that described it */
         /* Answers without records in a row: when the first came, on both clocks (0: the last one had some),
          * and how many came since a later list named records there. */
@@ -82,6 +85,7 @@ static inline void stand_at(const struct dis *d, struct partition *at, int64_t n
         at->at = number;
         at->stands_since = now_of(&d->poller);
         at->beyond = 0;
+        at->unnumbered = false;
 }
 
 bool dis_stands_nowhere(const struct partition *); /* its position is none of the stream, as it seems */
@@ -110,9 +114,12 @@ static inline void say_unread(const struct dis *d, const char *why)
 
 /* again.c. The number of a mark; -1: there is none, or it is of another stream. */
 int64_t dis_position(const struct partition *, struct str mark);
-/* Of a checkpoint: when the stream was created that it is of; 0: it is not said. */
-void dis_write_metadata(int64_t created, struct buf *);
-int64_t dis_read_metadata(struct str);
+/* When the stream of its position was created, if it was made again since this app began to read it: then
+ * its numbers are those of other records, too, and the ids of its records say it. 0: it was not. */
+int64_t dis_made_again(const struct partition *);
+/* Of a checkpoint: when the stream was created that it is of, 0: it is not said; and was it made again? */
+void dis_write_metadata(int64_t created, bool again, struct buf *);
+int64_t dis_read_metadata(struct str, bool *again);
 struct str dis_metadata_of(struct json_value); /* of any checkpoint, without what the first start adds */
 /* The stream was described: when it was created, as it says. */
 void dis_told_created(struct dis *, int64_t);
@@ -122,6 +129,8 @@ void dis_look_beyond(struct dis *, struct partition *, bool has_range);
 /* Then it leaves its position. Only when nothing is under way: no answer to an earlier question can bring the
  * old cursor back any more, or show that it was right. */
 void dis_leave_position(const struct dis *, struct partition *);
+/* The mark before the first record of the stream that it goes on in. */
+void dis_write_first_mark(const struct partition *, struct buf *);
 /* It goes on at the oldest record there is, with the next cursor. */
 void dis_start_over(const struct dis *, struct partition *, const char *why);
 /* Of the poller's operations: the list of partitions. */

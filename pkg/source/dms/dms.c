@@ -50,22 +50,32 @@ struct message {
         usec received;               /* wall */
 };
 
-struct item { /* of an answer */
-        struct json_value body, attributes, tags, handler;
+/* Whatever stands there: one that is not as documented must not hold up those that came with it. */
+struct entry { /* of an answer */
+        struct json_value message, handler;
+};
+static const struct json_member entry_members[] = {
+        MEMBER(ANY, "message", struct entry, message),
+        MEMBER(ANY, "handler", struct entry, handler),
+};
+static const struct json_object entry_object = JSON_OBJECT("an entry", entry_members);
+
+struct item { /* what an entry says */
+        struct json_value body, attributes, tags;
 };
 static const struct json_member item_members[] = {
-        MEMBER(ANY, "message.body", struct item, body),
-        MEMBER(ANY, "message.attributes", struct item, attributes),
-        MEMBER(ANY, "message.tags", struct item, tags),
-        MEMBER(TEXT, "handler", struct item, handler, .required = true),
+        MEMBER(ANY, "body", struct item, body),
+        MEMBER(ANY, "attributes", struct item, attributes),
+        MEMBER(ANY, "tags", struct item, tags),
 };
-static const struct json_object item_object = JSON_OBJECT("an entry", item_members);
+static const struct json_object item_object = JSON_OBJECT("a message", item_members);
 
 struct reading {
-        struct item item;
+        struct entry entry;
         const struct dms_spec *spec;
         struct page *page;
         usec wall;
+        unsigned without_handler, without_body; /* entries so far */
 };
 
 /* A message has no id of its own, and its handler is another one each time: its id is made of what it says,
@@ -97,38 +107,66 @@ static struct str keep_json(struct page *page, struct json_value v)
                        : page_text_beside(page, (struct json_value){ .text = json_value_raw(v) });
 }
 
-static int add_record(void *object, struct error *err UNUSED)
+/* A message that is no object is its own body, and where there is no body it is null: the function, or the
+ * dead letter, gets what the queue has of it, and can tell that from an empty text. */
+static int read_item(struct reading *g, struct item *item, struct error *err)
 {
-        struct reading *g = object;
-        const struct item *item = &g->item;
+        struct json_value whole = g->entry.message;
+
+        *item = (struct item){ .body = whole };
+        if (whole.text.n && !whole.is_string && whole.text.p[0] == '{' &&
+            json_read_object(whole.text, &item_object, item, err) < 0)
+                return -1;
+        if (!item->body.text.p)
+                item->body.text = STR("null");
+        else if (item->body.text.p != whole.text.p)
+                return 0;
+        g->without_body++;
+        return 0;
+}
+
+static void add_record(struct reading *g, const struct item *item)
+{
         struct message *m;
         struct record *r;
         char id[33];
 
         if (!make_id(g->spec, item, id)) {
                 page_no_memory(g->page);
-                return 0;
+                return;
         }
-        if (!(r = page_record(g->page, str_of(id), page_text(g->page, item->handler))) ||
+        if (!(r = page_record(g->page, str_of(id), page_text(g->page, g->entry.handler))) ||
             !(m = page_keep(g->page, sizeof(*m))))
-                return 0;
+                return;
         r->value = page_text(g->page, item->body);
         *m = (struct message){ .attributes = keep_json(g->page, item->attributes),
                                .tags = keep_json(g->page, item->tags),
-                               .is_json = item->body.text.p && !item->body.is_string,
+                               .is_json = !item->body.is_string,
                                .received = g->wall };
         r->origin = m;
+}
+
+static int take_entry(void *object, struct error *err)
+{
+        struct reading *g = object;
+        struct item item;
+
+        if (!g->entry.handler.is_string || !g->entry.handler.text.n) {
+                g->without_handler++; /* it can't be acknowledged, and comes again */
+                return 0;
+        }
+        if (read_item(g, &item, err) < 0)
+                return -1;
+        add_record(g, &item);
         return 0;
 }
 
-static int read_messages(const struct dms_spec *spec, struct str body, struct page *page, usec wall,
-                         struct error *err)
+static int read_messages(struct reading *g, struct str body, struct error *err)
 {
-        static const struct json_member list = MEMBER(LIST, "", struct reading, item, .items = &item_object,
-                                                      .take = add_record);
-        struct reading g = { .spec = spec, .page = page, .wall = wall };
+        static const struct json_member list = MEMBER(LIST, "", struct reading, entry, .items = &entry_object,
+                                                      .take = take_entry, .any_item = true);
 
-        return json_read_list(body, &list, &g, err) < 0 ? error_wrap(err, "an answer that can't be read") : 0;
+        return json_read_list(body, &list, g, err) < 0 ? error_wrap(err, "an answer that can't be read") : 0;
 }
 
 /* ---- shapes ------------------------------------------------------------- */
@@ -206,6 +244,7 @@ static int dms_sample(const struct trigger *t, const struct node *document, usec
 {
         BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
         struct page *page = poller_sample_begin(err);
+        struct reading g = { .spec = t->source_spec, .page = page, .wall = wall };
         struct writer w;
 
         if (!page)
@@ -222,11 +261,9 @@ static int dms_sample(const struct trigger *t, const struct node *document, usec
         writer_object_end(&w);
         writer_object_end(&w);
         writer_array_end(&w);
-        return poller_sample_end(page,
-                                 answer.failed
-                                         ? error_memory(err)
-                                         : read_messages(t->source_spec, buf_view(&answer), page, wall, err),
-                                 out, err);
+        return poller_sample_end(
+                page, answer.failed ? error_memory(err) : read_messages(&g, buf_view(&answer), err), out,
+                err);
 }
 
 const struct shape dms_shape = {
@@ -342,6 +379,29 @@ static enum poller_step acknowledged(struct poller *p, struct str body, struct e
         return POLLER_DONE;
 }
 
+/* Each counts. */
+static void warn_of_malformed(struct poller *p, const struct reading *g)
+{
+        reader_warn_of(p->reader, g->without_handler, "HandlerMissing",
+                       "messages of queue %s came without a handler and can't be acknowledged: they are not "
+                       "delivered, and come again",
+                       g->spec->queue_id);
+        reader_warn_of(p->reader, g->without_body, "RecordsMalformed",
+                       "messages of queue %s came without a body: they are delivered with what stands there "
+                       "instead, or null",
+                       g->spec->queue_id);
+}
+
+static bool messages_got(struct poller *p, const struct reader_job *job, struct str body, struct error *err)
+{
+        struct reading g = { .spec = dms_of(p)->spec, .page = job->page, .wall = poller_wall(p) };
+
+        if (read_messages(&g, body, err) < 0)
+                return false;
+        warn_of_malformed(p, &g);
+        return true;
+}
+
 static enum poller_step answered(struct poller *p, const struct reader_job *job, struct str body,
                                  struct error *err)
 {
@@ -351,7 +411,7 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
                 return go_on(job);
         if (job->kind == READER_SAVE)
                 return acknowledged(p, body, err) == POLLER_DONE ? go_on(job) : POLLER_FAILED;
-        t->answered = read_messages(dms_of(p)->spec, body, job->page, poller_wall(p), err) == 0;
+        t->answered = messages_got(p, job, body, err);
         return t->answered ? POLLER_DONE : POLLER_FAILED;
 }
 
@@ -447,8 +507,9 @@ static int dms_open(struct source **out, const void *spec_, const struct service
         return 0;
 }
 
-static const struct warning warnings[] = { WARNING("NotAcknowledged"), WARNING("WindowOver"),
-                                           SOURCE_ACCOUNT_WARNING, WARNINGS_END };
+static const struct warning warnings[] = { WARNING("NotAcknowledged"),  WARNING("WindowOver"),
+                                           WARNING("RecordsMalformed"), WARNING("HandlerMissing"),
+                                           SOURCE_ACCOUNT_WARNING,      WARNINGS_END };
 
 static int check(const void *spec, const struct services *services, struct error *err)
 {

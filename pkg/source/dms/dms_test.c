@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "json/yaml.h"
+#include "source/page.h"
 #include "source/poller.h"
 #include "tests/sim/memory.h"
 
@@ -128,10 +129,10 @@ static void answers_are_read(void **state UNUSED)
                   1 },
                 { "{}", -1 },
                 { "", -1 },
-                { "[{\"message\":{\"body\":\"b\"}}]", -1 },
-                { "[{\"message\":\"b\",\"handler\":\"h\"}]", -1 },
+                { "[{\"message\":{\"body\":\"b\"}},", -1 },
                 { "[{\"message\":{\"body\":\"b\"},\"handler\":\"h\"}", -1 },
-                { "[{\"message\":{\"body\":\"b\"},\"handler\":\"\"}]", -1 },
+                { "[{\"message\":{\"body\":\"b},\"handler\":\"h\"}]", -1 },
+                { "[{\"message\":{\"body\":nul},\"handler\":\"h\"}]", -1 },
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -189,7 +190,6 @@ static void answers_say_what_they_say(void **state UNUSED)
                 { "{\"body\":\"b\"}", { "b", "{\"body\":\"b\",\"attributes\":{},\"tags\":[]}" } },
                 { "{\"body\":\"\",\"attributes\":null,\"tags\":null}",
                   { "", "{\"body\":\"\",\"attributes\":{},\"tags\":[]}" } },
-                { "{}", { "", "{\"body\":\"\",\"attributes\":{},\"tags\":[]}" } },
                 { "{\"body\":null}", { "null", "{\"body\":null,\"attributes\":{},\"tags\":[]}" } },
                 { "{\"body\":\"null\"}", { "null", "{\"body\":null,\"attributes\":{},\"tags\":[]}" } },
                 { "{\"body\":9007199254740993,\"attributes\":\"n\\u00e4\",\"tags\":\"null\"}",
@@ -212,6 +212,85 @@ static void answers_say_what_they_say(void **state UNUSED)
                 assert_int_equal(
                         poller_records(&bare.poller, &dms_ops, &track, buf_view(&body), as_seen, &err), 1);
                 assert_true(track.answered);
+        }
+}
+
+#define BESIDE(name) "{\"message\":{\"body\":\"" name "\"},\"handler\":\"" name "\"}"
+
+/* An answer with that entry between two messages: what is seen of it, "": nothing. What was told, if
+ * anything. */
+static void read_between(const char *entry, struct buf *seen, struct notice *notice)
+{
+        const struct reader_config config = { .page_bytes = 1 << 20 };
+        BUF_AT_END struct buf body = BUF_INIT(4096);
+        struct bare bare = { .spec = &spec };
+        struct dms_track track = { 0 };
+        struct reader_job job = { .kind = READER_FETCH, .own = &track };
+        struct record *first;
+        struct writer w;
+        struct error err = { 0 };
+
+        buf_printf(&body, "[" BESIDE("a") ",%s," BESIDE("b") "]", entry);
+        assert_int_equal(reader_new(&bare.poller.reader, &config, 1, &err), 0);
+        job.page = poller_sample_begin(&err);
+        assert_int_equal(dms_ops.answered(&bare.poller, &job, buf_view(&body), &err), POLLER_DONE);
+        assert_true(str_is(job.page->first->record.value, "a"));
+        assert_true(str_is(job.page->last->record.value, "b"));
+        if (job.page->n == 3) {
+                writer_init(&w, seen);
+                dms_source.shape->describe(&job.page->first->next->record, &w);
+                assert_true(str_is(job.page->first->next->mark, "x"));
+        } else
+                assert_int_equal(job.page->n, 2);
+        if (!reader_warned(bare.poller.reader, notice))
+                *notice = (struct notice){ .reason = "" };
+        assert_int_equal(poller_sample_end(job.page, 0, &first, &err), 0);
+        poller_sample_free(first);
+        (void)reader_free(bare.poller.reader);
+}
+
+#define WITH(message) "{\"handler\":\"x\",\"message\":" message "}"
+#define BY(handler) "{\"handler\":" handler ",\"message\":{\"body\":\"m\"}}"
+#define SEEN(body) "{\"body\":" body ",\"attributes\":{},\"tags\":[]}"
+
+/* It is delivered as far as it can be acknowledged, and told; the queue, and what came with it, go on. */
+static void a_malformed_entry_harms_no_other(void **state UNUSED)
+{
+        static const char body[] = "RecordsMalformed", handler[] = "HandlerMissing";
+        static const struct {
+                const char *entry, *seen, *told;
+        } all[] = {
+                { "{\"handler\":\"x\"}", SEEN("null"), body },
+                { WITH("null"), SEEN("null"), body },
+                { WITH("\"text\""), SEEN("\"text\""), body },
+                { WITH("5"), SEEN("5"), body },
+                { WITH("true"), SEEN("true"), body },
+                { WITH("[ 1 ]"), SEEN("[ 1 ]"), body },
+                { WITH("{}"), SEEN("null"), body },
+                { WITH("{\"attributes\":{\"a\":\"b\"},\"tags\":null}"),
+                  "{\"body\":null,\"attributes\":{\"a\":\"b\"},\"tags\":[]}", body },
+                { WITH("{\"body\":null}"), SEEN("null"), "" },
+                { WITH("{\"body\":\"\",\"attributes\":null}"), SEEN("\"\""), "" },
+                { "{\"message\":{\"body\":\"m\"}}", "", handler },
+                { BY("null"), "", handler },
+                { BY("\"\""), "", handler },
+                { BY("5"), "", handler },
+                { BY("{}"), "", handler },
+                { BY("\"x\""), SEEN("\"m\""), "" },
+                { "null", "", handler },
+                { "5", "", handler },
+                { "\"m\"", "", handler },
+                { "[]", "", handler },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf seen = BUF_INIT(4096);
+                struct notice notice;
+
+                read_between(all[i].entry, &seen, &notice);
+                if (strcmp(seen.n ? seen.p : "", all[i].seen) != 0 || strcmp(notice.reason, all[i].told) != 0)
+                        fail_msg("%s: %s, %s", all[i].entry, seen.n ? seen.p : "", notice.reason);
+                assert_int_equal(notice.times, *all[i].told ? 1 : 0);
         }
 }
 
@@ -370,6 +449,7 @@ int main(void)
                 cmocka_unit_test(answers_are_read),
                 cmocka_unit_test(a_deep_message_harms_no_other),
                 cmocka_unit_test(answers_say_what_they_say),
+                cmocka_unit_test(a_malformed_entry_harms_no_other),
                 cmocka_unit_test(without_memory_no_message_becomes_another),
                 cmocka_unit_test(the_window_must_cover_the_time_out),
                 cmocka_unit_test(the_window_must_cover_all_attempts),
