@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "http/client/testing_port.h"
+#include "tests/support/clock.h"
 
 /* ---- a scripted server -------------------------------------------------- */
 
@@ -26,6 +27,8 @@ struct peer {
 };
 
 static struct loop *loop;
+static struct set_clock later;
+static const struct clock later_clock = SET_CLOCK(&later);
 static struct http_client *client;
 static struct http_target *target;
 static struct task wake, watchdog;
@@ -129,7 +132,7 @@ static void on_wake(struct task *t UNUSED, usec now UNUSED)
 
 static void run(void)
 {
-        loop_arm(loop, &watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_arm(loop, &watchdog, clock_monotonic(&later_clock) + 20 * USEC_SEC);
         loop_run(loop);
         loop_forget(loop, &watchdog);
         assert_false(overdue);
@@ -189,6 +192,7 @@ static int setup(void **state UNUSED)
         struct error err;
 
         overdue = false;
+        later = (struct set_clock){ .runs = true };
         done_n = 0;
         memset(&script, 0, sizeof(script));
         watchdog = (struct task){ .turn = too_late };
@@ -248,6 +252,49 @@ static void an_answer_that_closes_is_obeyed(void **state UNUSED)
                 assert_int_equal(request()->status, 200);
         assert_int_equal(script.peers_n, 3);
         assert_int_equal(http_target_connections(target), 0);
+}
+
+static void pass(usec time)
+{
+        set_clock_pass(&later, time);
+        loop_use_clock(loop, &later_clock);
+}
+
+/* A server that says for how long it keeps an idle connection: what leaves as it closes it would be lost. */
+static void a_connection_is_not_used_until_the_peer_closes_it(void **state UNUSED)
+{
+        static const struct {
+                const char *says;
+                usec within, after;
+        } cases[] = {
+                { "timeout=5", 2 * USEC_SEC, 2 * USEC_SEC },
+                { "max=100 , Timeout = 5", 2 * USEC_SEC, 2 * USEC_SEC },
+                { "timeout=1", 100 * USEC_MSEC, 400 * USEC_MSEC },
+                { "timeout=0", USEC_HOUR, 0 },
+                { "timeout=soon, max=3", USEC_HOUR, 0 },
+                { "timeout=-1", USEC_HOUR, 0 },
+                { "timeout=99999999999999999999", USEC_HOUR, 0 },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                char answer[128];
+                size_t peers = script.peers_n;
+
+                (void)snprintf(answer, sizeof(answer),
+                               "HTTP/1.1 200 OK\r\nKeep-Alive: %s\r\nContent-Length: 2\r\n\r\nok",
+                               cases[i].says);
+                script.answer = answer;
+                aim((struct http_target_config){ .max_connections = 1, .once = true });
+                for (int n = 0; n < 3; n++) {
+                        assert_int_equal(request()->status, 200);
+                        pass(cases[i].within);
+                }
+                assert_int_equal(script.peers_n, peers + 1);
+                pass(cases[i].after);
+                assert_int_equal(request()->status, 200);
+                assert_int_equal(script.peers_n, peers + 1 + (cases[i].after > 0));
+                target = http_target_free(target);
+        }
 }
 
 static void a_body_may_end_with_the_connection(void **state UNUSED)
@@ -587,6 +634,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(a_connection_is_used_again, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_answer_that_closes_is_obeyed, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_connection_is_not_used_until_the_peer_closes_it, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(a_body_may_end_with_the_connection, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_an_idle_connection_says_is_no_answer, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_408_that_crosses_the_request_is_no_answer, setup, teardown),

@@ -105,6 +105,7 @@ struct connection {
         usec heard_at;        /* HTTP/2: when bytes were received last */
         /* HTTP/1.1: when it became idle, or was last checked for unexpected input */
         usec idle_since;
+        usec kept;    /* HTTP/1.1: how long it is used again after it became idle; 0: as long as it is open */
         usec expires; /* 0: never */
         struct http_codec *http1;
         struct http2 *http2;

@@ -1,6 +1,8 @@
 /* HTTP/1.1 on a connection: one exchange at a time, parsed by the codec. */
 #include "http/client/connection.h"
 
+enum { KEPT_MOST = 86400 }; /* seconds */
+
 /* Which events the socket is watched for: a stalled answer is not read. */
 static void want(struct connection *c)
 {
@@ -28,6 +30,25 @@ static void http1_close(struct connection *c)
         c->http1 = NULL;
 }
 
+/* How long the peer says that it keeps a connection on which nothing comes (Keep-Alive: timeout=5, as Node.js
+ * and Apache do), less what a request may take on its way: one that leaves as the peer closes is a failed
+ * attempt, and where nothing is sent twice it is its caller's. 0: it does not say. */
+static usec kept_idle(struct str head)
+{
+        struct str options = http_head_find(head, STR("Keep-Alive"));
+
+        while (options.n) {
+                struct str value = str_trim(str_cut(&options, ',')), name = str_trim(str_cut(&value, '='));
+                int64_t seconds;
+
+                if (!str_equal_nocase(name, STR("timeout")) || !str_to_int64(str_trim(value), &seconds) ||
+                    seconds < 1 || seconds > KEPT_MOST)
+                        continue;
+                return seconds * USEC_SEC - MIN_OF(seconds * USEC_SEC / 2, USEC_SEC);
+        }
+        return 0;
+}
+
 static void answered(struct connection *c)
 {
         struct exchange *x = connection_first(c);
@@ -44,6 +65,8 @@ static void answered(struct connection *c)
         m->body = body;
         c->http1->pick = NULL;
         connection_drop(c, x);
+        if (!c->used)
+                c->kept = kept_idle(buf_view(&x->head));
         c->used = true;
         exchange_answer(x, m->status);
         http_codec_next(c->http1);

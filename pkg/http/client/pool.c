@@ -77,11 +77,17 @@ static bool has_spoken(struct connection *c)
         return connection_read(c, c->target->client->space, READ_SIZE) != IO_AGAIN;
 }
 
+/* The peer is about to close it. */
+static bool is_overdue(const struct connection *c)
+{
+        return c->kept && loop_now(c->target->client->loop) - c->idle_since >= c->kept;
+}
+
 struct connection *pool_ready(struct http_target *t)
 {
         struct connection *c;
 
-        while ((c = LIST_FIRST(&t->ready, struct connection, ready)) && has_spoken(c))
+        while ((c = LIST_FIRST(&t->ready, struct connection, ready)) && (is_overdue(c) || has_spoken(c)))
                 connection_free(c);
         return c;
 }
