@@ -138,6 +138,7 @@ static void read_all(struct helper_job *job)
 
         if (load(r, &err) < 0 && !r->report.n)
                 buf_printf(&r->report, "sluice run: %s\n", err.text);
+        schema_forget_patterns();
         r->complete = r->set->digests != NULL;
 }
 
