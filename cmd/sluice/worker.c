@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -53,8 +54,11 @@ static int load(struct worker *w, const char *path)
         BUF_AT_END struct buf report = BUF_INIT((size_t)1 << 20);
         struct log_scope log;
         struct error err;
+        int result = triggers_load(&w->triggers, path, source_types(), source_kinds_n, &report, &err);
 
-        if (triggers_load(&w->triggers, path, source_types(), source_kinds_n, &report, &err) < 0) {
+        schema_forget_patterns();
+        (void)malloc_trim(0); /* what reading it took */
+        if (result < 0) {
                 (void)fprintf(stderr, "%s", report.n ? report.p : err.text);
                 if (!report.n)
                         (void)fprintf(stderr, "\n");
