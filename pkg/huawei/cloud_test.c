@@ -113,13 +113,41 @@ static void start(void)
         turn();
 }
 
-/* ---- tests -------------------------------------------------------------- */
-
-static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
+static void begin_fixed(void)
 {
         struct cloud_account_config config = fixed();
 
         begin(&config, NULL);
+}
+
+#define REFUSED "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}"
+
+static void start_and_take(void)
+{
+        start();
+        answer(200, "[]");
+}
+
+static void start_and_refuse(void)
+{
+        start();
+        answer(401, REFUSED);
+}
+
+/* The first call was taken; the key has changed since, and the next call was refused. */
+static void begin_and_change(const char *access)
+{
+        begin_fixed();
+        start_and_take();
+        access_now = access;
+        start_and_refuse();
+}
+
+/* ---- tests -------------------------------------------------------------- */
+
+static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
+{
+        begin_fixed();
         start();
         assert_int_equal(wire.n, 1);
         assert_string_equal(last()->url, "https://dms.cn-north-4.myhuaweicloud.com");
@@ -150,9 +178,7 @@ static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
 
 static void refusals_are_read(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         start();
         answer(404, "{\"code\":10240407,\"message\":\"too frequent\"}");
         assert_int_equal(call.refusal.verdict, CLOUD_THROTTLE);
@@ -181,12 +207,10 @@ static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
-                struct cloud_account_config config = fixed();
-
-                begin(&config, NULL);
+                begin_fixed();
                 assert_int_equal(cloud_skew(cloud), 0);
                 start();
-                answer_to(last(), 401, cases[i].head, 36, "{\"error_code\":\"APIGW.0301\"}");
+                answer_to(last(), 401, cases[i].head, 36, REFUSED);
                 assert_int_equal(wire.n, 2);
                 assert_int_equal(cloud_skew(cloud), cases[i].skew);
                 assert_non_null(strstr(last()->headers,
@@ -199,17 +223,15 @@ static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
                 /* The local clock is put right: one more, and nothing is off any more. */
                 set.wall += cases[i].skew;
                 start();
-                answer_to(last(), 401, cases[i].head, 36, "{\"error_code\":\"APIGW.0301\"}");
+                answer_to(last(), 401, cases[i].head, 36, REFUSED);
                 assert_int_equal(cloud_skew(cloud), 0);
                 answer(200, "[]");
                 teardown(NULL);
         }
-        struct cloud_account_config config = fixed();
-        begin(&config, NULL);
+        begin_fixed();
         start();
         /* The date is right: it is the key. */
-        answer_to(last(), 401, "Date\0Thu, 01 Jan 2026 00:00:40 GMT\0", 36,
-                  "{\"error_code\":\"APIGW.0301\"}");
+        answer_to(last(), 401, "Date\0Thu, 01 Jan 2026 00:00:40 GMT\0", 36, REFUSED);
         assert_int_equal(wire.n, 1);
         assert_int_equal(call.request.error.kind, ERROR_UNAUTHORIZED);
         assert_int_equal(cloud_skew(cloud), 0);
@@ -217,22 +239,19 @@ static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
 
 static void keys_that_changed_are_used_within_the_call(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         start();
         access_now = "AKROTATED";
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        answer(401, REFUSED);
         assert_int_equal(wire.n, 2);
         assert_non_null(strstr(last()->headers, "Access=AKROTATED, "));
         answer(200, "[]");
         assert_false(request_failed(&call.request));
         secret_now = "SKROTATED"; /* the same key, and another secret */
-        start();
-        answer(200, "[]");
+        start_and_take();
         start();
         secret_now = "SKAGAIN";
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        answer(401, REFUSED);
         assert_int_equal(wire.n, 5);
         answer(200, "[]");
         assert_false(request_failed(&call.request));
@@ -247,15 +266,9 @@ static void pass(usec time)
 
 static void half_a_pair_of_new_keys_is_no_failure(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
         struct cloud_call other;
 
-        begin(&config, NULL);
-        start();
-        answer(200, "[]");
-        access_now = "AKROTATED";
-        start();
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        begin_and_change("AKROTATED");
         /* Neither this call nor another one is made with what was refused. */
         other = (struct cloud_call){
                 .account = account, .service = "dis", .method = "GET", .path = STR("/")
@@ -280,20 +293,14 @@ static void half_a_pair_of_new_keys_is_no_failure(void **state UNUSED)
 
 static void new_keys_that_are_wrong_are_told_soon(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
         usec began;
 
-        begin(&config, NULL);
-        start();
-        answer(200, "[]");
-        access_now = "AKWRONG";
-        start();
+        begin_and_change("AKWRONG");
         began = set.monotonic;
-        answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
         while (wire.n == 2)
                 pass(USEC_SEC / 100);
         assert_int_equal(set.monotonic - began, 3 * USEC_SEC);
-        answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
+        answer(401, REFUSED);
         assert_int_equal(call.request.state, REQUEST_DONE);
         assert_int_equal(call.status, 401);
         assert_string_equal(
@@ -301,23 +308,18 @@ static void new_keys_that_are_wrong_are_told_soon(void **state UNUSED)
                 "consume: 401 APIGW.0301: no (the access key is unknown, revoked, expired or does "
                 "not fit the secret key)");
         /* Nothing has changed since: the next one is told at once. */
-        start();
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        start_and_refuse();
         assert_int_equal(call.request.state, REQUEST_DONE);
         assert_int_equal(wire.n, 4);
 }
 
 static void a_call_whose_time_ends_while_keys_change_says_what_it_was_told(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
-        start();
-        answer(200, "[]");
+        begin_fixed();
+        start_and_take();
         call.timeout = USEC_SEC;
         access_now = "AKWRONG";
-        start();
-        answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
+        start_and_refuse();
         pass(USEC_SEC);
         assert_int_equal(wire.n, 2);
         assert_int_equal(call.request.state, REQUEST_DONE);
@@ -326,15 +328,12 @@ static void a_call_whose_time_ends_while_keys_change_says_what_it_was_told(void 
 
 static void keys_that_are_taken_away_are_told_soon(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         access_now = NULL; /* there never were any */
         start();
         assert_string_equal(call.request.error.text, "Secret cloud is missing");
         access_now = "AKEXAMPLE";
-        start();
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        start_and_refuse();
         assert_int_equal(call.request.state, REQUEST_DONE); /* the first ones are no change */
         access_now = NULL;
         start();
@@ -385,10 +384,10 @@ static void temporary_keys_are_there_before_the_call_and_renewed(void **state UN
         /* They are revoked: both calls that hear of it wait for new ones, asked for once. */
         start();
         set.monotonic += 2 * USEC_MINUTE;
-        answer_to(&calls[3], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
+        answer_to(&calls[3], 401, "", 0, REFUSED);
         assert_int_equal(wire.n, 6);
         assert_string_equal(last()->path, "/openstack/latest/securitykey");
-        answer_to(&calls[4], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
+        answer_to(&calls[4], 401, "", 0, REFUSED);
         assert_int_equal(wire.n, 6);
         answer(200, KEYS("2"));
         assert_int_equal(wire.n, 8);
@@ -455,17 +454,17 @@ static void half_a_pair_that_asks_for_an_agency_s_keys_is_no_failure(void **stat
                 answer(200, "[]");
                 start();
                 access_now = "AKROTATED";
-                answer(401, "{\"error_code\":\"APIGW.0301\"}"); /* the agency's keys, in the service */
+                answer(401, REFUSED); /* the agency's keys, in the service */
                 assert_int_equal(wire.n, 4);
                 assert_non_null(strstr(last()->headers, "Access=AKROTATED, "));
-                answer(401, "{\"error_code\":\"APIGW.0301\"}"); /* and what asks for others, in IAM */
+                answer(401, REFUSED); /* and what asks for others, in IAM */
                 pass(USEC_SEC);
                 assert_int_equal(wire.n, 4);
                 assert_int_equal(call.request.state, REQUEST_BUSY);
                 secret_now = is_wrong ? secret_now : "SKROTATED";
                 pass(2 * USEC_SEC);
                 assert_int_equal(wire.n, 5);
-                answer(is_wrong ? 401 : 201, is_wrong ? "{\"error_code\":\"APIGW.0301\"}" : KEYS("2"));
+                answer(is_wrong ? 401 : 201, is_wrong ? REFUSED : KEYS("2"));
                 if (!is_wrong)
                         answer(200, "[]");
                 assert_int_equal(call.request.state, REQUEST_DONE);
@@ -505,9 +504,7 @@ static void the_project_is_looked_up_once(void **state UNUSED)
 
 static void a_second_host_is_tried_for_names_and_tls_alone(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         call.service = "cts";
         start();
         assert_string_equal(last()->url, "https://cts.cn-north-4.myhuaweicloud.com");
@@ -550,10 +547,9 @@ static void where_all_services_are_at_one_address(void **state UNUSED)
 static void calls_beyond_the_service_s_limit_wait(void **state UNUSED)
 {
         static struct cloud_call many[100];
-        struct cloud_account_config config = fixed();
         size_t before;
 
-        begin(&config, NULL);
+        begin_fixed();
         for (size_t i = 0; i < COUNT_OF(many); i++) {
                 many[i] = (struct cloud_call){ .account = account,
                                                .service = i == 99 ? "smn" : "iam",
@@ -578,9 +574,7 @@ static void calls_beyond_the_service_s_limit_wait(void **state UNUSED)
 
 static void a_call_takes_no_longer_than_its_time(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         call.timeout = 5 * USEC_SEC;
         start();
         set.monotonic += 5 * USEC_SEC - 1;
@@ -596,9 +590,7 @@ static void a_call_takes_no_longer_than_its_time(void **state UNUSED)
 
 static void what_was_cancelled_is_not_heard_of(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         start();
         cloud_cancel(&call);
         assert_int_equal(wire.cancelled, 1);
