@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <malloc.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/helper.h"
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
@@ -34,6 +35,8 @@ struct reading {
         struct files *files;
         struct file_set *set;
         struct visit *visits; /* what was looked at, the last first */
+        bool folders;         /* some of it are folders */
+        bool vanished;        /* one of the paths given is not there */
         bool complete;        /* no visit is missing */
         struct buf report;
 };
@@ -48,8 +51,9 @@ struct files {
         struct file_set *read;   /* not taken yet */
         struct watched *watched;
         uint64_t readings;
-        usec read_at; /* 0: nothing changed */
-        bool again;   /* it changed while it was read */
+        bool empty_is_fine; /* a folder that has no file any more; not one that is only just made again */
+        usec read_at;       /* 0: nothing changed */
+        bool again;         /* it changed while it was read */
 };
 
 void file_set_free(struct file_set *s)
@@ -71,6 +75,7 @@ static void on_visit(void *cookie, const char *path, bool folder)
         size_t size = strlen(path) + sizeof("/.");
         struct visit *v = strcmp(path, "-") != 0 ? malloc(sizeof(*v) + size) : NULL;
 
+        r->folders = r->folders || folder;
         if (!v)
                 return;
         (void)snprintf(v->path, size, folder ? "%s/." : "%s", path);
@@ -124,9 +129,14 @@ static int load(struct reading *r, struct error *err)
         all->stop = is_stopping;
         all->cookie = r;
         for (size_t i = 0; i < paths->n; i++)
+                r->vanished = r->vanished ||
+                              (strcmp(paths->list[i], "-") != 0 && access(paths->list[i], F_OK) < 0);
+        for (size_t i = 0; i < paths->n; i++)
                 if (triggers_load(all, paths->list[i], source_types(), source_kinds_n, &r->report, err) < 0)
                         return -1;
-        if (all->n == 0)
+        /* Whoever removes the last file of a folder wants none to run. At the start it is more likely the
+         * wrong folder, and a file alone is more likely being written. */
+        if (all->n == 0 && !(r->files->empty_is_fine && r->folders))
                 return error_set(err, ERROR_NOT_FOUND, "no Trigger was found in the files given");
         return digest_all(r->set, err);
 }
@@ -138,6 +148,7 @@ static void read_all(struct helper_job *job)
 
         if (load(r, &err) < 0 && !r->report.n)
                 buf_printf(&r->report, "sluice run: %s\n", err.text);
+        schema_forget_patterns();
         r->complete = r->set->digests != NULL;
 }
 
@@ -237,6 +248,7 @@ static struct file_set *finish(struct files *f, struct reading *r)
 
         if (r->report.n)
                 (void)fwrite(r->report.p, 1, r->report.n, stderr);
+        f->empty_is_fine = set->digests || (f->empty_is_fine && !r->vanished);
         if (watch_all(f, r))
                 read_soon(f, SETTLING);
         (void)reading_free(r);

@@ -219,8 +219,11 @@ static int show(struct preview *p)
                 (void)error_set(&err, ERROR_INVALID, "a %s source has no sample records", p->kind->name);
                 return complain(&err);
         }
-        if (p->kind->shape->sample(p->trigger, document, clock_wall(&system_clock), &r, &err) < 0)
+        if (p->kind->shape->sample(p->trigger, document, clock_wall(&system_clock), &r, &err) < 0) {
+                if (p->record)
+                        (void)error_wrap(&err, "%s", p->record);
                 return complain(&err);
+        }
         request_maker_init(&m, p->trigger, p->kind->shape, &system_clock, url.p);
         result = filtered(p, r, &out, &err);
         if (result == 0 && !out)
@@ -260,7 +263,9 @@ static const struct option_spec options[] = {
                .help = "Which one, where the file holds several."),
         OPTION(TEXT, "record", struct preview, record, .value = "FILE",
                .help = "A sample record, -: standard input: the JSON object that a filter sees "
-                       "(docs/filter.md). What is left out gets likely values."),
+                       "(docs/filter.md). What is left out gets likely values; a member that it has not is "
+                       "an "
+                       "error."),
         OPTION(FLAG, "body", struct preview, body_only, .help = "Print the body alone."),
         OPTION(TEXT, "secrets", struct preview, secrets, .value = "DIR",
                .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY. Without it their "

@@ -530,7 +530,8 @@ static const struct usage usage = {
                 "without "
                 "a restart (at SIGHUP, if nothing tells of it): what is new begins, what changed is "
                 "replaced, "
-                "what is gone ends; where they are wrong, what ran before goes on. On a terminal it shows a "
+                "what is gone ends, down to the last file of a folder; where they are wrong, or a folder "
+                "itself is gone, what ran before goes on. On a terminal it shows a "
                 "live table, elsewhere a line per Trigger whenever its state changes.",
         .options = options,
         .options_n = COUNT_OF(options)

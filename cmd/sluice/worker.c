@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include "listen.h"
 #include "log/log.h"
 #include "options.h"
+#include "transform/transform.h"
 
 struct worker {
         bool ending;
@@ -52,8 +54,11 @@ static int load(struct worker *w, const char *path)
         BUF_AT_END struct buf report = BUF_INIT((size_t)1 << 20);
         struct log_scope log;
         struct error err;
+        int result = triggers_load(&w->triggers, path, source_types(), source_kinds_n, &report, &err);
 
-        if (triggers_load(&w->triggers, path, source_types(), source_kinds_n, &report, &err) < 0) {
+        schema_forget_patterns();
+        (void)malloc_trim(0); /* what reading it took */
+        if (result < 0) {
                 (void)fprintf(stderr, "%s", report.n ? report.p : err.text);
                 if (!report.n)
                         (void)fprintf(stderr, "\n");
@@ -76,7 +81,7 @@ static int load(struct worker *w, const char *path)
 static int start(struct worker *w, struct error *err)
 {
         const char *pod = getenv(WORKER_ENV_POD);
-        const struct gate_host_config listen = listen_config(&w->listen);
+        struct gate_host_config listen = listen_config(&w->listen);
         struct host_config config = { .clock = &system_clock,
                                       .secrets = w->secrets,
                                       .admin = w->admin,
@@ -89,6 +94,7 @@ static int start(struct worker *w, struct error *err)
                                               .instance = w->instance,
                                               .ending = w->ending };
 
+        listen.memory_beside = w->trigger->transform ? TRANSFORM_MEMORY : 0;
         if (!options.sink || (w->trigger->sink->ref && !w->sink))
                 return error_set(err, ERROR_INVALID,
                                  "the Trigger's sink is a reference: --sink must give its URL");

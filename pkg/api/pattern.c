@@ -1,20 +1,23 @@
 #include <regex.h>
-#include <stdatomic.h>
 
 #include "api/schema.h"
 
-/* Compiling a pattern takes a hundred times as long as matching it, and each Trigger is checked by the same
- * ones. They are few, since they stand in tables, so that they are kept for good: found by their address,
- * whoever is first compiles. regexec has a lock of its own for what it adds to one. */
+/* Compiling a pattern takes a hundred times as long as matching it, and all Triggers that are read are
+ * checked by the same few, which stand in tables. So each thread keeps what it compiled, found by its
+ * address, until it has read them all: together they take as much memory as a quarter of an idle worker. */
 struct pattern {
         struct pattern *next;
         const char *text;
         regex_t re;
 };
+enum { ROWS = 64 };
+static _Thread_local struct pattern *known[ROWS];
 
-static struct pattern *find(struct pattern *first, const char *text)
+static struct pattern **row_of(const char *text) { return &known[((uintptr_t)text >> 4) % ROWS]; }
+
+static struct pattern *find(const char *text)
 {
-        for (struct pattern *p = first; p; p = p->next)
+        for (struct pattern *p = *row_of(text); p; p = p->next)
                 if (p->text == text)
                         return p;
         return NULL;
@@ -22,30 +25,32 @@ static struct pattern *find(struct pattern *first, const char *text)
 
 static struct pattern *compile(const char *text)
 {
-        struct pattern *p = malloc(sizeof(*p));
+        struct pattern *p = malloc(sizeof(*p)), **row = row_of(text);
 
-        if (p && regcomp(&p->re, text, REG_EXTENDED | REG_NOSUB) == 0) {
-                p->text = text;
-                return p;
+        if (!p || regcomp(&p->re, text, REG_EXTENDED | REG_NOSUB) != 0) {
+                free(p);
+                return NULL;
         }
-        free(p);
-        return NULL;
+        p->text = text;
+        p->next = *row;
+        *row = p;
+        return p;
 }
 
 bool schema_matches(const char *pattern, const char *text)
 {
-        static _Atomic(struct pattern *) known[64];
-        _Atomic(struct pattern *) *row = &known[((uintptr_t)pattern >> 4) % COUNT_OF(known)];
-        struct pattern *p = find(atomic_load_explicit(row, memory_order_acquire), pattern);
+        struct pattern *p = find(pattern);
 
-        if (!p) {
-                if (!(p = compile(pattern)))
-                        return false;
-                p->next = atomic_load_explicit(row, memory_order_acquire);
-                /* Where two threads compile the same one at once, both are kept. */
-                while (!atomic_compare_exchange_weak_explicit(row, &p->next, p, memory_order_release,
-                                                              memory_order_acquire))
-                        ;
-        }
-        return regexec(&p->re, text, 0, NULL, 0) == 0;
+        p = p ? p : compile(pattern);
+        return p && regexec(&p->re, text, 0, NULL, 0) == 0;
+}
+
+void schema_forget_patterns(void)
+{
+        for (size_t i = 0; i < ROWS; i++)
+                for (struct pattern *p; (p = known[i]);) {
+                        known[i] = p->next;
+                        regfree(&p->re);
+                        free(p);
+                }
 }

@@ -10,13 +10,23 @@
 
 #include <cmocka.h>
 
-static _Atomic unsigned compiled;
+static _Atomic unsigned compiled, freed;
 static int (*real)(regex_t *, const char *, int);
+static void (*really_free)(regex_t *);
 
 int regcomp(regex_t *re, const char *pattern, int flags)
 {
-        atomic_fetch_add(&compiled, 1);
-        return real(re, pattern, flags);
+        int result = real(re, pattern, flags);
+
+        if (result == 0)
+                atomic_fetch_add(&compiled, 1);
+        return result;
+}
+
+void regfree(regex_t *re)
+{
+        atomic_fetch_add(&freed, 1);
+        really_free(re);
 }
 
 static const struct {
@@ -47,6 +57,24 @@ static void each_pattern_is_compiled_once(void **state UNUSED)
         assert_int_equal(atomic_load(&compiled), before);
         assert_false(schema_matches("(", "("));
         all_match_as_they_should();
+        schema_forget_patterns();
+}
+
+static void what_was_compiled_can_be_freed(void **state UNUSED)
+{
+        unsigned before = atomic_load(&compiled), n;
+
+        assert_int_equal(atomic_load(&freed), before);
+        all_match_as_they_should();
+        n = atomic_load(&compiled) - before;
+        assert_in_range(n, 1, COUNT_OF(cases));
+        for (int i = 0; i < 2; i++) {
+                schema_forget_patterns();
+                assert_int_equal(atomic_load(&freed), before + n);
+        }
+        all_match_as_they_should();
+        assert_int_equal(atomic_load(&compiled), before + 2 * n);
+        schema_forget_patterns();
 }
 
 enum { THREADS = 4, PATTERNS = 40, ROUNDS = 50 };
@@ -62,10 +90,11 @@ static void *match_all(void *wrong)
 
                         *(unsigned *)wrong += !schema_matches(many[i], text) || schema_matches(many[i], "0");
                 }
+        schema_forget_patterns();
         return NULL;
 }
 
-static void threads_share_them(void **state UNUSED)
+static void threads_do_not_share_them(void **state UNUSED)
 {
         unsigned wrong[THREADS] = { 0 }, before = atomic_load(&compiled);
         pthread_t threads[THREADS];
@@ -81,17 +110,19 @@ static void threads_share_them(void **state UNUSED)
                 assert_int_equal(wrong[i], 0);
         }
         (void)pthread_barrier_destroy(&together);
-        /* Several at once may each compile one, and none does so again. */
-        assert_in_range(atomic_load(&compiled) - before, PATTERNS, PATTERNS * THREADS);
+        assert_int_equal(atomic_load(&compiled) - before, PATTERNS * THREADS);
+        assert_int_equal(atomic_load(&freed), atomic_load(&compiled));
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(each_pattern_is_compiled_once),
-                cmocka_unit_test(threads_share_them),
+                cmocka_unit_test(what_was_compiled_can_be_freed),
+                cmocka_unit_test(threads_do_not_share_them),
         };
 
         *(void **)&real = dlsym(RTLD_NEXT, "regcomp");
+        *(void **)&really_free = dlsym(RTLD_NEXT, "regfree");
         return cmocka_run_group_tests_name("pattern", tests, NULL, NULL);
 }

@@ -101,9 +101,12 @@ struct type {
         }
 #define RULES(rules_) .rules = (rules_), .rules_n = COUNT_OF(rules_)
 
-/* Does the text match the pattern of a table, which stays where it is for good? It is compiled once. The twin
- * of CEL's matches(). false also when memory is out. */
+/* Does the text match the pattern of a table, which stays where it is for good? Each thread compiles it once.
+ * The twin of CEL's matches(). false also when memory is out. */
 bool schema_matches(const char *pattern, const char *text);
+/* Frees what this thread compiled: for one that has read its Triggers, and reads no more for a while or ends.
+ */
+void schema_forget_patterns(void);
 
 /* null is absent. Absent and without default: pointers are NULL, lists empty, times 0, integers 0, or min - 1
  * where 0 is within the bounds. Decodes node into the zeroed object of type->size: defaults are filled in,

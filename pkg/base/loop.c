@@ -460,6 +460,7 @@ static void on_signal(uv_signal_t *handle, int number)
 {
         struct signal_watch *s = handle->data;
 
+        refresh(CONTAINER_OF(handle->loop, struct loop, uv));
         s->event(s->cookie, number);
 }
 

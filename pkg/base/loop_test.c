@@ -508,6 +508,38 @@ static void signals_come_on_the_loop(void **state UNUSED)
         assert_int_equal(got, SIGHUP);
 }
 
+static struct set_clock quiet_time;
+static const struct clock quiet_clock = SET_CLOCK(&quiet_time);
+
+static void fall_quiet(struct task *t UNUSED, usec now UNUSED)
+{
+        quiet_time.monotonic += 5 * USEC_SEC; /* as if the poll that follows slept as long */
+        (void)kill(getpid(), SIGHUP);
+}
+
+static void note_time(void *cookie, int number UNUSED)
+{
+        *(usec *)cookie = loop_now(loop);
+        loop_stop(loop);
+}
+
+/* What ends a process counts from the signal, not from whatever happened before it. */
+static void a_signal_after_a_quiet_while_has_its_own_time(void **state UNUSED)
+{
+        struct task quiet = { .turn = fall_quiet };
+        struct error err;
+        usec before, heard = 0;
+
+        quiet_time = (struct set_clock){ .runs = true };
+        loop_use_clock(loop, &quiet_clock);
+        signals_block();
+        assert_int_equal(loop_signal(loop, SIGHUP, note_time, &heard, &err), 0);
+        before = loop_now(loop);
+        loop_ready(loop, &quiet);
+        run();
+        assert_true(heard - before >= 5 * USEC_SEC);
+}
+
 static void a_loop_closes_clean(void **state UNUSED) { assert_null(loop_free(NULL)); }
 
 enum { LONG_TURNS = 100, UNSEEN = 16 };
@@ -566,6 +598,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_member_that_was_closed_is_not_told, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_end_is_told_to_who_wants_something, setup, teardown),
                 cmocka_unit_test_setup_teardown(signals_come_on_the_loop, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_signal_after_a_quiet_while_has_its_own_time, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(a_loop_closes_clean, setup, teardown),
         };
         return cmocka_run_group_tests_name("loop", tests, NULL, NULL);

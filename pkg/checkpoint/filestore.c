@@ -11,11 +11,15 @@
 #include <zlib.h>
 
 #include "base/file.h"
+#include "base/watch.h"
 #include "log/log.h"
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
 
 static const char MAGIC[4] = { 'S', 'L', 'C', '1' };
+/* From the first sign that files of the folder were deleted until they are made again: whoever deletes the
+ * folder is done by then. And after that failed. */
+static const usec SETTLING = 100 * USEC_MSEC, AGAIN = USEC_SEC;
 enum { FRAME_HEAD = 16, FRAME_MAX = 1 << 20, REWRITE_AT = 1 << 20 };
 
 struct entry {
@@ -33,9 +37,12 @@ struct file_store {
         size_t size, live;            /* bytes in the journal; of frames that still count */
         struct buf pending;           /* frames not yet written */
         struct list waiting, syncing; /* puts in pending; written, and being synced */
-        bool sync_running, broken;
-        struct error why;
+        bool sync_running;
         uv_fs_t sync;
+        struct watch watch; /* of the journal: open once the store is */
+        struct task look;
+        usec look_at; /* 0: there was no sign of a change */
+        bool lost;    /* the files are not in the folder, and that was logged */
 };
 
 struct file_store_end {
@@ -199,7 +206,15 @@ static int rewrite(struct file_store *s, struct error *err)
         return 0;
 }
 
+static int hold_files(struct file_store *s, struct error *err);
 static void start_sync(struct file_store *s);
+
+/* What is pending is not written. */
+static void drop_pending(struct file_store *s, const struct error *why)
+{
+        buf_reset(&s->pending);
+        complete_list(s, &s->syncing, why);
+}
 
 static void on_sync(uv_fs_t *request)
 {
@@ -214,6 +229,8 @@ static void on_sync(uv_fs_t *request)
         } else
                 complete_list(s, &s->syncing, NULL);
         uv_fs_req_cleanup(request);
+        if (s->look_at)
+                loop_ready(s->loop, &s->look);
         if (s->size > REWRITE_AT && s->size > 4 * s->live && rewrite(s, &err) < 0)
                 log_warn("the checkpoint journal could not be rewritten", LOG_S("error", err.text));
         start_sync(s);
@@ -228,13 +245,16 @@ static void start_sync(struct file_store *s)
                 return;
         for (struct list_node *first; (first = list_take(&s->waiting));)
                 list_append(&s->syncing, first);
+        if (hold_files(s, &err) < 0) {
+                drop_pending(s, &err);
+                return;
+        }
         if (write_all(s->fd, buf_view(&s->pending)) < 0) {
                 (void)error_errno(&err, errno, "write %s/checkpoints.journal", s->folder);
                 /* A torn frame may stand at the end: what follows it would not be read. */
                 if (ftruncate(s->fd, (off_t)s->size) < 0)
                         log_error("the checkpoint journal has a torn end", LOG_S("folder", s->folder));
-                buf_reset(&s->pending);
-                complete_list(s, &s->syncing, &err);
+                drop_pending(s, &err);
                 return;
         }
         s->size += s->pending.n;
@@ -366,6 +386,86 @@ static int take_lock(struct file_store *s, struct error *err)
         return 0;
 }
 
+/* ---- files that were deleted --------------------------------------------- */
+
+/* Is it what is found in the folder under this name? */
+static bool is_there(const struct file_store *s, int fd, const char *name)
+{
+        BUF_AT_END struct buf path = BUF_INIT(PATH_MAX);
+        struct stat found, own;
+
+        buf_printf(&path, "%s/%s", s->folder, name);
+        return fd >= 0 && !path.failed && stat(path.p, &found) == 0 && fstat(fd, &own) == 0 &&
+               found.st_ino == own.st_ino && found.st_dev == own.st_dev;
+}
+
+static void close_files(struct file_store *s)
+{
+        if (s->fd >= 0)
+                (void)close(s->fd);
+        if (s->lock >= 0)
+                (void)close(s->lock);
+        s->fd = s->lock = -1;
+}
+
+/* Makes the files again, of all positions that are known. Those of a journal that stands there now are newer:
+ * another process had the folder meanwhile. What is pending is newer still. */
+static int make_files(struct file_store *s, struct error *err)
+{
+        struct damage none = { 0 };
+
+        close_files(s);
+        s->size = 0;
+        return file_store_folder(s->folder, err) < 0 || take_lock(s, err) < 0 || load(s, err) < 0 ||
+                               read_frames(s, buf_view(&s->pending), &none, err) < 0
+                       ? -1
+                       : rewrite(s, err);
+}
+
+/* Nobody reads what is written into a file that was deleted, and a lock there keeps nobody out. So both are
+ * looked at before each write. */
+static int hold_files(struct file_store *s, struct error *err)
+{
+        if (is_there(s, s->fd, "checkpoints.journal") && is_there(s, s->lock, "lock"))
+                return 0;
+        if (make_files(s, err) < 0) {
+                close_files(s);
+                return error_wrap(err, "the folder of positions was deleted or replaced");
+        }
+        log_warn(
+                "the folder of positions was deleted or replaced: it was made again, with all positions that "
+                "this process knows",
+                LOG_S("folder", s->folder));
+        s->lost = false;
+        return 0;
+}
+
+/* Made ready by the watch, and after a sync. */
+static void on_look(struct task *t, usec now)
+{
+        struct file_store *s = CONTAINER_OF(t, struct file_store, look);
+        struct error err;
+
+        if (!s->look_at)
+                s->look_at = now + SETTLING;
+        if (now < s->look_at) {
+                loop_arm(s->loop, t, s->look_at);
+                return;
+        }
+        if (s->sync_running) /* which uses the descriptor; it says when it is done */
+                return;
+        s->look_at = 0;
+        if (hold_files(s, &err) == 0)
+                return;
+        if (!s->lost)
+                log_error("positions can't be kept", LOG_S("error", err.text));
+        s->lost = true;
+        s->look_at = now + AGAIN;
+        loop_arm(s->loop, t, s->look_at);
+}
+
+/* ---- life --------------------------------------------------------------- */
+
 int file_store_folder(const char *path, struct error *err)
 {
         BUF_AT_END struct buf part = BUF_INIT(PATH_MAX);
@@ -380,6 +480,14 @@ int file_store_folder(const char *path, struct error *err)
         return 0;
 }
 
+static int watch_journal(struct file_store *s, struct error *err)
+{
+        BUF_AT_END struct buf path = BUF_INIT(PATH_MAX);
+
+        buf_printf(&path, "%s/checkpoints.journal", s->folder);
+        return path.failed ? error_memory(err) : watch_open(&s->watch, s->loop, path.p, &s->look, err);
+}
+
 int file_store_new(struct file_store **out, struct loop *loop, const char *folder, struct error *err)
 {
         struct file_store *s = calloc(1, sizeof(*s));
@@ -389,8 +497,10 @@ int file_store_new(struct file_store **out, struct loop *loop, const char *folde
         s->loop = loop;
         s->fd = s->lock = -1;
         s->pending.max = (size_t)64 << 20;
+        s->look.turn = on_look;
         s->folder = str_dup(str_of(folder));
-        if (!s->folder || file_store_folder(folder, err) < 0 || take_lock(s, err) < 0 || load(s, err) < 0) {
+        if (!s->folder || file_store_folder(folder, err) < 0 || take_lock(s, err) < 0 || load(s, err) < 0 ||
+            watch_journal(s, err) < 0) {
                 bool memory = !s->folder;
 
                 (void)file_store_free(s);
@@ -400,14 +510,25 @@ int file_store_new(struct file_store **out, struct loop *loop, const char *folde
         return 0;
 }
 
+static void write_the_rest(struct file_store *s)
+{
+        struct error err;
+
+        if (!watch_is_open(&s->watch))
+                return; /* it was never whole */
+        if (hold_files(s, &err) < 0)
+                log_error("the last checkpoints could not be written", LOG_S("error", err.text));
+        else if (s->pending.n && (write_all(s->fd, buf_view(&s->pending)) < 0 || fdatasync(s->fd) < 0))
+                log_error("the last checkpoints could not be written", LOG_S("folder", s->folder));
+}
+
 struct file_store *file_store_free(struct file_store *s)
 {
         if (!s)
                 return NULL;
         while (s->sync_running)
                 (void)uv_run(loop_uv(s->loop), UV_RUN_ONCE);
-        if (s->pending.n && (write_all(s->fd, buf_view(&s->pending)) < 0 || fdatasync(s->fd) < 0))
-                log_error("the last checkpoints could not be written", LOG_S("folder", s->folder));
+        write_the_rest(s);
         for (struct entry *e = s->entries, *next; e; e = next) {
                 next = e->hh.next;
                 HASH_DEL(s->entries, e);
@@ -416,10 +537,9 @@ struct file_store *file_store_free(struct file_store *s)
                 free(e);
         }
         buf_done(&s->pending);
-        if (s->fd >= 0)
-                (void)close(s->fd);
-        if (s->lock >= 0)
-                (void)close(s->lock);
+        close_files(s);
+        watch_close(&s->watch);
+        loop_forget(s->loop, &s->look);
         free(s->folder);
         free(s);
         return NULL;

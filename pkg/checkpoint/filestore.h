@@ -6,7 +6,10 @@
  * little-endian), key, value. At start every whole frame is read, whatever lies between: a broken one at the
  * end, where a crash stopped, is cut off; where others follow it, the journal is written anew. What could not
  * be read is kept in DIR/checkpoints.journal.damaged.N. The journal is rewritten once it is large and mostly
- * stale. */
+ * stale.
+ *
+ * Where the folder or a file in it is deleted or replaced, all is made again from memory: at the next put,
+ * which fails where that can't be done, and soon without one. */
 #pragma once
 
 #include "base/loop.h"

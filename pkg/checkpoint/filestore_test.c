@@ -554,6 +554,180 @@ static void only_files_are_a_journal(void **state UNUSED)
                 }
         open_store();
         (void)alarm(0);
+        store = file_store_free(store);
+}
+
+/* ---- a folder that is deleted under it ----------------------------------- */
+
+static void remove_folder(void) { assert_int_equal(nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0); }
+
+static void is_refused_to_others(void)
+{
+        struct file_store *second = NULL;
+        struct error err;
+
+        assert_int_equal(file_store_new(&second, loop, folder, &err), -1);
+        assert_int_equal(err.kind, ERROR_CONFLICT);
+}
+
+/* The store is opened anew: what a process finds that is started later. */
+static void check_kept(const char *key, const char *value)
+{
+        struct user *u;
+
+        store = file_store_free(store);
+        open_store();
+        u = user_new("a");
+        assert_string_equal(get(u, key), value);
+        user_free(u);
+}
+
+static void a_put_makes_a_deleted_folder_again(void **state UNUSED)
+{
+        struct user *u;
+
+        open_store();
+        u = user_new("a");
+        put(u, "before", "1");
+        remove_folder();
+        put(u, "after", "2");
+        is_refused_to_others();
+        user_free(u);
+        check_kept("before", "1");
+        check_kept("after", "2");
+        store = file_store_free(store);
+}
+
+static struct task looking;
+
+static void look_for_journal(struct task *t, usec now)
+{
+        if (journal_size() > 0 && size_of("lock") >= 0)
+                loop_stop(loop);
+        else
+                loop_arm(loop, t, now + 10 * USEC_MSEC);
+}
+
+static void wait_for_journal(void)
+{
+        looking = (struct task){ .turn = look_for_journal };
+        loop_ready(loop, &looking);
+        loop_arm(loop, &watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_run(loop);
+        loop_forget(loop, &watchdog);
+        loop_forget(loop, &looking);
+        assert_false(overdue);
+}
+
+/* What was put long ago, too, though nothing is put any more. */
+static void a_deleted_folder_is_made_again_without_a_put(void **state UNUSED)
+{
+        struct user *u;
+
+        open_store();
+        u = user_new("a");
+        put(u, "k", "1");
+        remove_folder();
+        wait_for_journal();
+        is_refused_to_others();
+        (void)unlink(journal);
+        wait_for_journal();
+        user_free(u);
+        check_kept("k", "1");
+        store = file_store_free(store);
+}
+
+static void what_is_deleted_before_the_end_is_written_at_the_end(void **state UNUSED)
+{
+        struct user *u;
+
+        open_store();
+        u = user_new("a");
+        put(u, "k", "1");
+        user_free(u);
+        remove_folder();
+        check_kept("k", "1");
+        store = file_store_free(store);
+}
+
+static void a_deleted_lock_still_keeps_others_out(void **state UNUSED)
+{
+        struct user *u;
+        char lock[128];
+
+        open_store();
+        u = user_new("a");
+        (void)snprintf(lock, sizeof(lock), "%s/lock", folder);
+        assert_int_equal(unlink(lock), 0);
+        put(u, "k", "1");
+        is_refused_to_others();
+        user_free(u);
+        store = file_store_free(store);
+}
+
+/* One put of each key; what comes of it. */
+static const struct request *try_put(struct user *u, const char *key, const char *value)
+{
+        begin_put(u, str_of(key), str_of(value));
+        wait_for(u, 1);
+        return &u->taken[u->taken_n - 1]->request;
+}
+
+static void a_folder_that_another_took_meanwhile_is_not_written(void **state UNUSED)
+{
+        struct file_store *first;
+        struct user *u, *other;
+        const struct request *r;
+
+        open_store();
+        u = user_new("a");
+        put(u, "shared", "ours");
+        put(u, "own", "1");
+        first = store;
+        remove_folder();
+        open_store(); /* as another process */
+        other = user_new("a");
+        put(other, "shared", "theirs");
+        r = try_put(u, "own", "2");
+        assert_true(request_failed(r));
+        assert_int_equal(r->error.kind, ERROR_CONFLICT);
+        assert_non_null(strstr(r->error.text, "is in use by another process"));
+        user_free(other);
+        store = file_store_free(store);
+        put(u, "own", "3");
+        assert_string_equal(get(u, "shared"), "theirs");
+        user_free(u);
+        store = first;
+        check_kept("shared", "theirs");
+        check_kept("own", "3");
+        store = file_store_free(store);
+}
+
+static void a_folder_that_cannot_be_made_is_said_and_tried_again(void **state UNUSED)
+{
+        struct user *u;
+        const struct request *r;
+        int file;
+
+        open_store();
+        u = user_new("a");
+        put(u, "k", "1");
+        remove_folder();
+        file = open(folder, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        assert_true(file >= 0);
+        (void)close(file);
+        for (int i = 0; i < 2; i++) {
+                r = try_put(u, "other", "2");
+                assert_true(request_failed(r));
+                assert_non_null(strstr(r->error.text, "the folder of positions was deleted or replaced: "));
+                assert_non_null(strstr(r->error.text, folder));
+        }
+        assert_int_equal(unlink(folder), 0);
+        put(u, "other", "3");
+        user_free(u);
+        check_kept("k", "1");
+        check_kept("other", "3");
+        store = file_store_free(store);
 }
 
 int main(void)
@@ -574,6 +748,16 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_second_process_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(folders_are_made, setup, teardown),
                 cmocka_unit_test_setup_teardown(only_files_are_a_journal, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_put_makes_a_deleted_folder_again, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_deleted_folder_is_made_again_without_a_put, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(what_is_deleted_before_the_end_is_written_at_the_end, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(a_deleted_lock_still_keeps_others_out, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_folder_that_another_took_meanwhile_is_not_written, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(a_folder_that_cannot_be_made_is_said_and_tried_again, setup,
+                                                teardown),
         };
         return cmocka_run_group_tests_name("filestore", tests, NULL, NULL);
 }

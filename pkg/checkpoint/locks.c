@@ -4,14 +4,20 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/random.h"
+#include "base/watch.h"
 #include "checkpoint/filestore.h"
+#include "log/log.h"
 
 static const usec LOOK = 500 * USEC_MSEC, HANDING_OVER = 10 * USEC_SEC, AVOID = 3 * USEC_SEC;
 static const usec RETRY_ENTRY = 10 * USEC_MSEC, YIELD = 2 * USEC_SEC;
+/* From the first sign that the file was deleted until it is made again: whoever deletes the folder is done by
+ * then. */
+static const usec SETTLING = 100 * USEC_MSEC;
 /* The parts of a key's range, by their first bytes. */
 enum {
         RANGE_BITS = 12,
@@ -26,6 +32,12 @@ _Static_assert(ENTRY < 1 << RANGE_BITS, "all parts fit into a range");
 struct lock_file {
         struct loop *loop;
         int fd;
+        char *folder, *path;
+        struct watch watch;
+        struct task look;
+        struct list ends;
+        usec look_at; /* 0: there was no sign of a change */
+        bool lost;    /* the file is gone and can't be made again, and that was logged */
 };
 
 struct lock_slot {
@@ -34,6 +46,7 @@ struct lock_slot {
 };
 struct lock_end {
         struct lock_file *file;
+        struct list_node node; /* in the file's ends */
         struct task task, *wake;
         off_t base;
         uint64_t changes, told;
@@ -42,6 +55,7 @@ struct lock_end {
         bool agreed;          /* every process that holds slots uses our number of them */
         uint32_t others;      /* the number that others use instead; 0: not known */
         usec yield_until;     /* to a process that waits with more slots; 0: to none */
+        bool moving;          /* its locks are to be had in a new file */
         bool stopping;
         int failed; /* errno of the last lock; 0: none */
         char why[160];
@@ -208,22 +222,145 @@ static usec look_at_slots(struct lock_end *e, usec now)
         return waiting || held > 1 ? now + LOOK : USEC_NEVER;
 }
 
-static void turn(struct task *t, usec now)
+/* ---- a file that was deleted --------------------------------------------- */
+
+/* Slots that it does not get are somebody else's by now. */
+static void move_slots(struct lock_end *e)
 {
-        struct lock_end *e = CONTAINER_OF(t, struct lock_end, task);
+        for (uint32_t i = 0; i < e->n; i++) {
+                if (e->slots[i].state == CLAIM_WAITING || lock(e, F_WRLCK, SLOTS + (off_t)i))
+                        continue;
+                e->slots[i] = (struct lock_slot){ CLAIM_LEAVING, .give_up_at = 0 };
+                e->changes++;
+        }
+}
+
+/* Others that came before us use another number of slots. */
+static void lose_slots(struct lock_end *e)
+{
+        for (uint32_t i = 0; i < e->n; i++)
+                if (e->slots[i].state != CLAIM_WAITING)
+                        e->slots[i] = (struct lock_slot){ CLAIM_LEAVING, .give_up_at = 0 };
+        (void)lock_bytes(e, F_RDLCK, WANTED + (off_t)e->n - 1, 1);
+        e->agreed = false;
+        e->changes++;
+}
+
+static bool another_number_is_used(struct lock_end *e)
+{
+        uint32_t found;
+
+        return another_locks(e, IN_USE, (off_t)e->n - 1, &found) ||
+               another_locks(e, IN_USE + (off_t)e->n, (off_t)LOCK_SLOTS_MOST - e->n, &found);
+}
+
+/* Takes in the new file what it had in the old one: with the entry byte held, as whoever comes anew does, so
+ * that all who hold slots agree on their number. Returns when to try again. */
+static usec move(struct lock_end *e, usec now)
+{
+        if (!lock(e, F_WRLCK, ENTRY))
+                return now + (e->failed ? LOOK : RETRY_ENTRY);
+        if (!another_number_is_used(e) && lock(e, F_RDLCK, IN_USE + (off_t)e->n - 1))
+                move_slots(e);
+        else
+                lose_slots(e);
+        unlock(e, ENTRY);
+        e->moving = false;
+        return now;
+}
+
+/* The file is a new one. What others hold they have not locked in it yet: that is not free. */
+static void begin_move(struct lock_end *e, usec now)
+{
+        for (uint32_t i = 0; i < e->n; i++)
+                if (e->slots[i].state == CLAIM_WAITING)
+                        e->slots[i].avoid_until = now + AVOID;
+        e->waiting_with = -1;
+        e->moving = e->agreed;
+        if (!e->agreed && !e->stopping)
+                (void)lock_bytes(e, F_RDLCK, WANTED + (off_t)e->n - 1, 1);
+        loop_ready(e->file->loop, &e->task);
+}
+
+static bool is_there(const struct lock_file *f)
+{
+        struct stat found, own;
+
+        return f->fd >= 0 && stat(f->path, &found) == 0 && fstat(f->fd, &own) == 0 &&
+               found.st_ino == own.st_ino && found.st_dev == own.st_dev;
+}
+
+static int open_file(struct lock_file *f, struct error *err)
+{
+        int fd = file_store_folder(f->folder, err) < 0 ? -1 : file_open(f->path, O_RDWR | O_CREAT, err);
+
+        if (fd < 0)
+                return -1;
+        if (f->fd >= 0)
+                (void)close(f->fd);
+        f->fd = fd;
+        return 0;
+}
+
+/* Who starts from now on would not see locks of a file that was deleted. So all take theirs again in a new
+ * one; meanwhile each reads what it has. */
+static void on_look(struct task *t, usec now)
+{
+        struct lock_file *f = CONTAINER_OF(t, struct lock_file, look);
+        struct error err;
+
+        if (!f->look_at)
+                f->look_at = now + SETTLING;
+        if (now < f->look_at) {
+                loop_arm(f->loop, t, f->look_at);
+                return;
+        }
+        f->look_at = 0;
+        if (is_there(f))
+                return;
+        if (open_file(f, &err) < 0) {
+                if (!f->lost)
+                        log_error("the file of claims was deleted and can't be made again: another process "
+                                  "may read the same",
+                                  LOG_S("error", err.text));
+                f->lost = true;
+                f->look_at = now + LOOK;
+                loop_arm(f->loop, t, f->look_at);
+                return;
+        }
+        f->lost = false;
+        log_warn("the file of claims was deleted or replaced: what is read is claimed again in a new one",
+                 LOG_S("file", f->path));
+        LIST_EACH (struct lock_end, e, &f->ends, node)
+                begin_move(e, now);
+}
+
+/* ---- its turn ------------------------------------------------------------ */
+
+/* When to look again. */
+static usec go_on(struct lock_end *e, usec now)
+{
         usec next = USEC_NEVER;
-        int failed = e->failed;
 
         if (e->stopping) {
                 mark(e, -1);
                 if (count(e, CLAIM_WAITING) == e->n)
                         leave(e);
-        } else {
-                if (!e->agreed)
-                        next = enter(e, now);
-                if (e->agreed)
-                        next = look_at_slots(e, now);
+                return USEC_NEVER;
         }
+        if (!e->agreed)
+                next = enter(e, now);
+        return e->agreed ? look_at_slots(e, now) : next;
+}
+
+static void turn(struct task *t, usec now)
+{
+        struct lock_end *e = CONTAINER_OF(t, struct lock_end, task);
+        int failed = e->failed;
+        usec next = e->moving ? move(e, now) : now;
+
+        if (!e->moving)
+                next = go_on(e, now);
         e->changes += e->failed != failed;
         if (e->changes != e->told)
                 loop_ready(e->file->loop, e->wake);
@@ -313,6 +450,7 @@ int lock_end_new(struct lock_end **out, struct lock_file *file, struct str key, 
         e->n = slots;
         e->waiting_with = -1;
         e->base = (off_t)(hash_bytes(0, key) >> (RANGE_BITS + 2)) << RANGE_BITS;
+        list_append(&file->ends, &e->node);
         (void)lock_bytes(e, F_RDLCK, WANTED + (off_t)slots - 1, 1); /* it only decides who comes first */
         loop_ready(file->loop, &e->task);
         *out = e;
@@ -324,6 +462,7 @@ struct lock_end *lock_end_free(struct lock_end *e)
         if (!e)
                 return NULL;
         (void)lock_bytes(e, F_UNLCK, 0, 1 << RANGE_BITS);
+        list_remove(&e->node);
         loop_forget(e->file->loop, &e->task);
         free(e);
         return NULL;
@@ -337,15 +476,18 @@ int lock_file_new(struct lock_file **out, struct loop *loop, const char *folder,
         if (!f)
                 return error_memory(err);
         f->loop = loop;
+        f->fd = -1;
+        f->look.turn = on_look;
         buf_printf(&path, "%s/claims", folder);
-        if (path.failed)
+        f->folder = str_dup(str_of(folder));
+        f->path = path.failed ? NULL : str_dup(buf_view(&path));
+        if (!f->folder || !f->path)
                 (void)error_memory(err);
-        else if (file_store_folder(folder, err) == 0 &&
-                 (f->fd = file_open(path.p, O_RDWR | O_CREAT, err)) >= 0) {
+        else if (open_file(f, err) == 0 && watch_open(&f->watch, loop, f->path, &f->look, err) == 0) {
                 *out = f;
                 return 0;
         }
-        free(f);
+        (void)lock_file_free(f);
         return -1;
 }
 
@@ -353,7 +495,12 @@ struct lock_file *lock_file_free(struct lock_file *f)
 {
         if (!f)
                 return NULL;
-        (void)close(f->fd);
+        watch_close(&f->watch);
+        loop_forget(f->loop, &f->look);
+        if (f->fd >= 0)
+                (void)close(f->fd);
+        free(f->folder);
+        free(f->path);
         free(f);
         return NULL;
 }

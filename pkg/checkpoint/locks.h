@@ -10,7 +10,11 @@
  * What a slot stands for depends on how many there are, and while a file is edited, processes may disagree
  * about that. So all that hold or take slots must agree on the number, and have a shared lock on the byte of
  * that number. A process with another number waits until the last of them is gone, and reports both numbers;
- * of several that wait with different numbers the one with the most slots goes first. */
+ * of several that wait with different numbers the one with the most slots goes first.
+ *
+ * Where the file is deleted or replaced, each process takes its locks again in a new one. What it can't have
+ * there another has: it is LEAVING. What is free there is not taken for a while, since others may not have
+ * moved yet. */
 #pragma once
 
 #include "base/loop.h"

@@ -396,6 +396,78 @@ static void a_killed_process_leaves_nothing_behind(void **state UNUSED)
         (void)close(ready[1]);
 }
 
+/* ---- a file that is deleted under them ------------------------------------ */
+
+static void delete_file(void)
+{
+        char path[80];
+
+        (void)snprintf(path, sizeof(path), "%s/claims", folder);
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(rmdir(folder), 0);
+}
+
+/* As pass, where for a moment two may read the same. */
+static void pass_unchecked(usec time)
+{
+        struct task stop = { .turn = stop_loop };
+
+        for (usec until = set.monotonic + time; set.monotonic <= until; set.monotonic += 100 * USEC_MSEC) {
+                loop_arm(loop, &stop, set.monotonic);
+                loop_run(loop);
+        }
+        loop_forget(loop, &stop);
+}
+
+static void what_is_held_stays_held_when_the_file_is_deleted(void **state UNUSED)
+{
+        uint64_t changes;
+
+        slots_n = 6;
+        start(0);
+        pass(USEC_SEC);
+        start(1);
+        pass(20 * USEC_SEC);
+        changes = processes[0].claims.ops->changes(processes[0].claims.cookie);
+        delete_file();
+        pass(12 * USEC_SEC);
+        assert_int_equal(held(0), 3);
+        assert_int_equal(held(1), 3);
+        assert_int_equal(processes[0].claims.ops->changes(processes[0].claims.cookie), changes);
+        start(2); /* it finds the locks of both */
+        pass(30 * USEC_SEC);
+        for (int i = 0; i < 3; i++)
+                assert_int_equal(held(i), 2);
+}
+
+static void of_two_with_locks_in_different_files_one_gives_way(void **state UNUSED)
+{
+        slots_n = 4;
+        start(0);
+        pass(USEC_SEC);
+        delete_file();
+        start(1);
+        pass_unchecked(12 * USEC_SEC);
+        pass(30 * USEC_SEC);
+        assert_int_equal(held(0), 2);
+        assert_int_equal(held(1), 2);
+}
+
+static void of_two_numbers_in_different_files_one_gives_way(void **state UNUSED)
+{
+        start_with(0, 4);
+        pass(USEC_SEC);
+        delete_file();
+        start_with(1, 3);
+        pass_unchecked(12 * USEC_SEC);
+        pass(30 * USEC_SEC);
+        assert_int_equal(held(0), 0);
+        assert_int_equal(held(1), 3);
+        end(1);
+        pass(5 * USEC_SEC);
+        assert_int_equal(held(0), 4);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -414,6 +486,12 @@ int main(void)
                                                 teardown),
                 cmocka_unit_test_setup_teardown(one_that_sleeps_starves_nobody, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_killed_process_leaves_nothing_behind, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_is_held_stays_held_when_the_file_is_deleted, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(of_two_with_locks_in_different_files_one_gives_way, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(of_two_numbers_in_different_files_one_gives_way, setup,
+                                                teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,7 +49,7 @@ struct entry {                 /* a Trigger */
         bool in_the_way;  /* it failed because another Trigger has one of its paths */
         char *failure;    /* why the Trigger, or its successor, could not be started; NULL: it did not fail */
         usec wait;        /* the last pause after a failure; 0: it did not fail */
-        struct list_node turn;     /* in the host's queue */
+        struct list_node turn;     /* in the host's queue, or in its blocked */
         struct heap_node again;    /* in the host's later, by when it is tried again */
         uint64_t changes;          /* of its earlier pipelines */
         struct trigger *successor; /* to be started beside the pipeline, or once it has stopped; NULL: none */
@@ -58,7 +58,8 @@ struct entry {                 /* a Trigger */
         bool removed, stopping;
         bool superseded; /* another entry has its name: it only finishes what is in flight */
         char *key;       /* namespace/name */
-        UT_hash_handle hh;
+        UT_hash_handle hh, hh_uid;
+        bool has_uid; /* it is in by_uid */
 };
 
 struct host {
@@ -77,10 +78,14 @@ struct host {
         struct fetch fetch;
         struct list entries, superseded; /* only entries are in by_key */
         struct entry *by_key;
+        /* Of pipelines whose successor may not run beside them: what they keep elsewhere stands under the
+         * uid, whatever the Trigger's name. */
+        struct entry *by_uid;
         struct paths paths;
         bool paths_left;            /* some became free since look_at_paths */
         struct list_node *look;     /* the entry that host_each_some goes on with; NULL: from the first on */
         struct list queue;          /* entries that are to be started, replaced, stopped or freed */
+        struct list blocked;        /* entries whose uid another pipeline has, which ends */
         struct heap later;          /* those that failed */
         struct task work, lingered; /* work: on the queue */
         struct host_end end;        /* how it stops */
@@ -102,6 +107,8 @@ static void wake_observer(struct host *h)
 /* It has its turn after those that are in the queue already. */
 static void enqueue(struct entry *e)
 {
+        if (e->turn.list == &e->host->blocked)
+                list_remove(&e->turn);
         if (!list_has(&e->turn))
                 list_append(&e->host->queue, &e->turn);
         loop_ready(e->host->loop, &e->host->work);
@@ -255,6 +262,71 @@ static bool runs_beside(const struct trigger *t, const struct host_options *opti
         return kind->push && kind->push->side_by_side;
 }
 
+/* ---- one pipeline for a uid ---------------------------------------------- */
+
+/* A Trigger that was renamed keeps its uid, and with it its positions and the ids of its events: the pipeline
+ * of the old name must have ended before that of the new one begins. NULL: no other has it. */
+static struct entry *uid_holder(const struct entry *e)
+{
+        struct entry *other;
+
+        HASH_FIND(hh_uid, e->host->by_uid, e->trigger->uid, strlen(e->trigger->uid), other);
+        return other != e ? other : NULL;
+}
+
+static int take_uid(struct entry *e, struct error *err)
+{
+        struct host *h = e->host;
+
+        HASH_ADD_KEYPTR(hh_uid, h->by_uid, e->trigger->uid, strlen(e->trigger->uid), e);
+        e->has_uid = e->hh_uid.tbl != NULL;
+        return e->has_uid ? 0 : error_memory(err);
+}
+
+/* They are few, and seldom any. */
+static void unblock_all(struct host *h)
+{
+        LIST_EACH (struct entry, e, &h->blocked, turn)
+                enqueue(e);
+}
+
+static void leave_uid(struct entry *e)
+{
+        if (!e->has_uid)
+                return;
+        HASH_DELETE(hh_uid, e->host->by_uid, e);
+        e->has_uid = false;
+        unblock_all(e->host);
+}
+
+static bool is_ending(const struct entry *e)
+{
+        return e->removed || e->stopping || (e->successor && !e->failure);
+}
+
+/* Where another pipeline has its uid, it waits for the end of that one. */
+static int wait_for_uid(struct entry *e, bool *waits, struct error *err)
+{
+        const struct entry *other = e->trigger->suspend || runs_beside(e->trigger, &e->options)
+                                            ? NULL
+                                            : uid_holder(e);
+
+        *waits = false;
+        if (!other)
+                return 0;
+        if (!is_ending(other))
+                return error_set(err, ERROR_CONFLICT,
+                                 "metadata.uid \"%s\" is also that of the Trigger %s, which still runs: give "
+                                 "each its own",
+                                 e->trigger->uid, other->key);
+        list_remove(&e->turn);
+        list_append(&e->host->blocked, &e->turn);
+        *waits = true;
+        return 0;
+}
+
+/* ---- its pipeline -------------------------------------------------------- */
+
 static int open_gates(struct host *h, struct error *err)
 {
         if (h->gates || !h->config.listen)
@@ -308,10 +380,12 @@ static int start_pipeline(struct entry *e, struct error *err)
 
         if (configure(e, e->trigger, &e->options, &config, err) < 0)
                 return -1;
-        if (h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0)
+        if (!runs_beside(e->trigger, &e->options) && take_uid(e, err) < 0)
                 return -1;
-        if (pipeline_new(&e->pipeline, &config, err) < 0) {
+        if ((h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) ||
+            pipeline_new(&e->pipeline, &config, err) < 0) {
                 e->report = report_free(e->report);
+                leave_uid(e);
                 return -1;
         }
         loop_ready(h->loop, &e->task);
@@ -375,6 +449,7 @@ static void keep_failure(struct entry *e, const char *why)
         if (!e->failure)
                 e->failure = no_memory;
         show(e);
+        unblock_all(e->host); /* it may go on as it was, with its uid */
 }
 
 static struct log_scope log_of(const struct trigger *t) { return log_scope_of(t->namespace_, t->name); }
@@ -425,6 +500,16 @@ static int begin(struct entry *e, const struct list *before, struct error *err)
 
 static int start_entry(struct entry *e, struct error *err)
 {
+        bool waits;
+
+        if (wait_for_uid(e, &waits, err) < 0) {
+                failed(e, err->text);
+                return -1;
+        }
+        if (waits) {
+                show(e);
+                return 0;
+        }
         if (begin(e, NULL, err) < 0) {
                 e->in_the_way = paths_other(&e->host->paths, NULL, e->trigger) != NULL;
                 failed(e, err->text);
@@ -439,6 +524,7 @@ static void end_pipeline(struct entry *e)
         hide(e);
         leave_paths(e);
         e->pipeline = pipeline_free(e->pipeline);
+        leave_uid(e);
 }
 
 static void entry_free(struct entry *e)
@@ -742,7 +828,7 @@ int host_want(struct host *h, struct trigger *t, const struct host_options *opti
         return 0;
 }
 
-size_t host_waiting(const struct host *h) { return h->queue.n; }
+size_t host_waiting(const struct host *h) { return h->queue.n + h->blocked.n; }
 
 /* Puts those that waited for a path that is free now at the head of the queue. */
 static void look_at_paths(struct host *h)

@@ -60,7 +60,9 @@ int host_set(struct host *, struct trigger *, const struct host_options *, usec 
  * turn. Failures are logged. An error: out of memory. */
 int host_want(struct host *, struct trigger *, const struct host_options *, usec give_up_at,
               struct error *) MUST_CHECK;
-size_t host_waiting(const struct host *); /* that have not had their turn; the observer hears of the last */
+/* That have not had their turn, or wait for the end of the one that has their uid; the observer hears of the
+ * last. */
+size_t host_waiting(const struct host *);
 /* For a Trigger that can't be run here: it is shown as failed, with this reason. Takes the Trigger. If one of
  * its name runs, that one goes on. */
 int host_refuse(struct host *, struct trigger *, const char *why, struct error *) MUST_CHECK;

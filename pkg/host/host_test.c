@@ -118,7 +118,11 @@ static void toy_stop(struct source *source)
 
 static struct source *toy_free(struct source *source)
 {
-        free(source ? CONTAINER_OF(source, struct toy, source) : NULL);
+        struct toy *t = source ? CONTAINER_OF(source, struct toy, source) : NULL;
+
+        if (t && the_wake == t->services->wake)
+                the_wake = NULL;
+        free(t);
         return NULL;
 }
 
@@ -215,6 +219,9 @@ static int end(void **state UNUSED)
         b.logged[MAX_OF(n, (ssize_t)0)] = 0;
         (void)close(b.log);
         host_stop(b.host, &(struct host_end){ 0 });
+        b.hanging = false; /* a test may have failed before it let it end */
+        if (the_wake)
+                loop_ready(b.loop, the_wake);
         while (!host_stopped(b.host)) {
                 loop_arm(b.loop, &b.quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
                 run();
@@ -230,15 +237,20 @@ static int end(void **state UNUSED)
         return 0;
 }
 
-static struct trigger *trigger(const char *namespace_, const char *name)
+static struct trigger *trigger_with_uid(const char *namespace_, const char *name, const char *uid_of)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
 
         buf_printf(&text,
                    "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: %s, uid: "
                    "uid-of-%s}\nspec:\n  source: {timer: {schedule: 1h}}\n  sink: {uri: 'http://f/'}\n",
-                   name, namespace_, name);
+                   name, namespace_, uid_of);
         return test_trigger(buf_view(&text));
+}
+
+static struct trigger *trigger(const char *namespace_, const char *name)
+{
+        return trigger_with_uid(namespace_, name, name);
 }
 
 static struct host_options how(const struct toy_spec *spec)
@@ -625,6 +637,95 @@ static void what_does_not_end_holds_up_no_end(void **state UNUSED)
         loop_forget(b.loop, &b.driver);
 }
 
+/* ---- a Trigger that is renamed ------------------------------------------- */
+
+static void want_with_uid(const char *name, const char *uid_of, const struct toy_spec *spec)
+{
+        const struct host_options options = how(spec);
+        struct error err;
+
+        assert_int_equal(host_want(b.host, trigger_with_uid("shop", name, uid_of), &options, 0, &err), 0);
+}
+
+enum { PASSES = 50 };
+
+static void count_passes(struct task *t, usec now UNUSED)
+{
+        if (++b.passes == PASSES)
+                loop_stop(b.loop);
+        else
+                loop_ready(b.loop, t);
+}
+
+/* As many passes of the loop as it takes to stop and start what can be. */
+static void turn_some(void)
+{
+        b.passes = 0;
+        b.probe.turn = count_passes;
+        loop_ready(b.loop, &b.probe);
+        run();
+}
+
+/* Whichever of both is told first; with the uid it keeps its positions, so that only one may have them. */
+static void a_renamed_trigger_begins_once_the_old_one_has_ended(void **state UNUSED)
+{
+        for (int old_first = 0; old_first < 2; old_first++) {
+                unsigned opened = 0;
+                const struct toy_spec old = { .hangs = true }, renamed = { .opened = &opened };
+
+                b.hanging = true;
+                set("shop", "orders", &old);
+                if (old_first)
+                        host_remove(b.host, "shop", "orders", 0);
+                want_with_uid("renamed", "orders", &renamed);
+                if (!old_first)
+                        host_remove(b.host, "shop", "orders", 0);
+                turn_some();
+                assert_int_equal(opened, 0);
+                assert_int_equal(host_waiting(b.host), 1);
+                assert_false(host_failed(b.host, "shop", "renamed"));
+                b.hanging = false;
+                loop_ready(b.loop, the_wake);
+                turn_some();
+                assert_int_equal(opened, 1);
+                assert_int_equal(host_waiting(b.host), 0);
+                host_remove(b.host, "shop", "renamed", 0);
+                turn_some();
+        }
+}
+
+static void two_that_swap_their_names_do_not_wait_for_each_other(void **state UNUSED)
+{
+        unsigned opened = 0;
+        const struct toy_spec before = { .opened = NULL }, after = { .opened = &opened };
+
+        set("shop", "a", &before);
+        set("shop", "b", &before);
+        want_with_uid("a", "b", &after);
+        want_with_uid("b", "a", &after);
+        turn_some();
+        assert_int_equal(opened, 2);
+        assert_int_equal(host_waiting(b.host), 0);
+}
+
+/* The old one does not end, since its edit can't be started: that is said of the other, and nothing waits. */
+static void a_uid_that_is_not_given_up_is_told(void **state UNUSED)
+{
+        unsigned opened = 0;
+        const struct toy_spec old = { .opened = NULL }, wrong = { .wrong = true },
+                              other = { .opened = &opened };
+
+        set("shop", "orders", &old);
+        want_with_uid("other", "orders", &other);
+        want_with_uid("orders", "else", &wrong);
+        turn_some();
+        assert_int_equal(opened, 0);
+        assert_int_equal(host_waiting(b.host), 0);
+        assert_true(host_failed(b.host, "shop", "other"));
+        assert_non_null(strstr(logged(), "metadata.uid \\\"uid-of-orders\\\" is also that of the Trigger "
+                                         "shop/orders, which still runs"));
+}
+
 int main(void)
 {
         static enum mode ticking = TICKING, set_by_test = SET;
@@ -643,6 +744,12 @@ int main(void)
                 cmocka_unit_test_prestate_setup_teardown(what_does_not_end_holds_up_no_end, begin, end,
                                                          &set_by_test),
                 cmocka_unit_test_prestate_setup_teardown(a_stop_leaves_the_rest_unstarted, begin, end,
+                                                         &ticking),
+                cmocka_unit_test_prestate_setup_teardown(a_renamed_trigger_begins_once_the_old_one_has_ended,
+                                                         begin, end, &ticking),
+                cmocka_unit_test_prestate_setup_teardown(two_that_swap_their_names_do_not_wait_for_each_other,
+                                                         begin, end, &ticking),
+                cmocka_unit_test_prestate_setup_teardown(a_uid_that_is_not_given_up_is_told, begin, end,
                                                          &ticking),
         };
 

@@ -22,7 +22,7 @@
  * A claim is no fence: a worker that was asleep may save a position when another reads already. So an overlap
  * repeats records, and loses none.
  *
- *  * Nothing blocks, nothing calls back: the user looks at the state of a slot, and its task is made ready
+ * Nothing blocks, nothing calls back: the user looks at the state of a slot, and its task is made ready
  * when one changed. Loop's thread. */
 #pragma once
 

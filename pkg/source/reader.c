@@ -544,6 +544,7 @@ static void front_failed(struct reader *r, struct track *t, const struct error *
         t->asked = err->retry_after > 0;
         if (held_elsewhere) {
                 track_stand_by(r, t, err->text);
+                track_answered(r, t);
                 r->reached = true;
                 return;
         }

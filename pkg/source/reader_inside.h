@@ -165,6 +165,8 @@ static inline bool is_last(const struct track *t)
 void track_stand_by(struct reader *, struct track *, const char *text);
 void track_stand_by_over(struct reader *, struct track *);
 void track_well(struct reader *, struct track *); /* unless another of its jobs still fails */
+/* The claim was answered: earlier failures are over, even if another worker has it and this one stands by. */
+void track_answered(struct reader *, struct track *);
 void track_failing(struct reader *, struct track *, const struct error *);
 bool reader_state_changed(const struct reader *);
 void reader_say_state(struct reader *, struct pull_event *);

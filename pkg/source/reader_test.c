@@ -556,6 +556,48 @@ static void test_somebody_elses_claim_is_standby(void **state)
         assert_int_equal(reader_deadline(reader), USEC_NEVER);
 }
 
+/* Whoever says who holds what was away for a while: what is said of that ends once it answers again, whether
+ * the claim is ours then or another worker's. */
+static void test_standing_by_after_a_failure_is_no_failure(void **state)
+{
+        struct reader_job ours, theirs;
+        struct error away, taken;
+
+        (void)state;
+        config.claims = true;
+        config.loads = false;
+        begin();
+        (void)error_set(&away, ERROR_UNREACHABLE, "the API server is away");
+        away.retry = true;
+        (void)error_set(&taken, ERROR_CONFLICT, "worker-1 has it");
+        (void)add("a");
+        (void)add("b");
+        ours = expect_job(READER_CLAIM);
+        theirs = expect_job(READER_CLAIM);
+        reader_failed(reader, &ours, &away, now);
+        reader_failed(reader, &theirs, &away, now);
+        (void)poll();
+        assert_int_equal(last.state, SOURCE_DISCONNECTED);
+        assert_string_equal(text, "the API server is away");
+        now += USEC_MINUTE;
+        ours = expect_job(READER_CLAIM);
+        theirs = expect_job(READER_CLAIM);
+        reader_failed(reader, &theirs, &taken, now);
+        (void)poll();
+        assert_int_equal(last.state, SOURCE_DISCONNECTED); /* the other one did not hear yet */
+        reader_failed(reader, &ours, &taken, now);
+        (void)poll();
+        assert_int_equal(last.state, SOURCE_STANDBY);
+        assert_string_equal(text, "worker-1 has it");
+        now += USEC_MINUTE;
+        ours = expect_job(READER_CLAIM);
+        reader_done(reader, &ours, STR(""), now);
+        theirs = expect_job(READER_CLAIM);
+        reader_failed(reader, &theirs, &taken, now);
+        assert_true(poll() & 1u << PULL_STATE);
+        assert_string_equal(text, "");
+}
+
 /* Each has words of its own: those of one are said, once. */
 static void test_standing_by_is_said_once(void **state)
 {
@@ -953,6 +995,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_an_ended_track_is_drained_and_saved, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_conflict_loses_the_track, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_somebody_elses_claim_is_standby, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_standing_by_after_a_failure_is_no_failure, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(test_standing_by_is_said_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_failure_of_all_is_said_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_remarks_are_reasons_of_what_is_well, setup, teardown),

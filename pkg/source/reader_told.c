@@ -72,15 +72,19 @@ void reader_remark(struct reader *r, enum source_state state, const char *format
         va_end(args);
 }
 
-void track_well(struct reader *r, struct track *t)
+void track_answered(struct reader *r, struct track *t)
 {
-        bool failing = t->front_failures || t->save_failures;
-
-        count(&r->failing, &t->failing, failing);
-        if (failing)
-                return;
+        count(&r->failing, &t->failing, false);
         count(&r->final, &t->final, false);
         failure_over(r, t);
+}
+
+void track_well(struct reader *r, struct track *t)
+{
+        if (t->front_failures || t->save_failures)
+                count(&r->failing, &t->failing, true);
+        else
+                track_answered(r, t);
 }
 
 void track_failing(struct reader *r, struct track *t, const struct error *err)

@@ -20,8 +20,12 @@ struct shape {
          * carries any. */
         struct str (*header)(const struct record *, const char *name);
         /* A record made of the document that describe writes, for previews; members that are left out get
-         * likely values; wall: the time it is now. Optional, with sample_free: there are no samples. */
+         * likely values, others than the document's are refused (shape_members); wall: the time it is now.
+         * Optional, with sample_free: there are no samples. */
         int (*sample)(const struct trigger *, const struct node *document, usec wall, struct record **,
                       struct error *) MUST_CHECK;
         void (*sample_free)(struct record *); /* takes NULL */
 };
+
+/* For sample: is each member of the document one of these? NULL ends them. */
+int shape_members(const struct node *document, const char *const *known, struct error *) MUST_CHECK;

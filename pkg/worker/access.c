@@ -349,6 +349,8 @@ static void token_refused(struct access *a, const struct http_request *c, json_t
         else
                 quote_refusal(a, root, &why);
         token_failed(a, why.p ? why.p : "out of memory", now);
+        a->refresh_at = MAX_OF(a->refresh_at,
+                               now + MIN_OF(c->retry_after, a->delivery->retry->retry_after_max));
 }
 
 static void token_answered(struct access *a, usec now)

@@ -25,7 +25,7 @@ static struct {
         char folder[64];
         /* The token's server. */
         int status;
-        const char *answer;
+        const char *answer, *headers;
         unsigned asked;
 } b;
 
@@ -38,7 +38,8 @@ static void check(void)
 static void handle(void *cookie UNUSED, struct http_call *call)
 {
         b.asked++;
-        http_call_reply(call, b.status, STR("application/json"), (struct str){ 0 }, str_of(b.answer));
+        http_call_reply(call, b.status, STR("application/json"),
+                        b.headers ? str_of(b.headers) : (struct str){ 0 }, str_of(b.answer));
         check();
 }
 
@@ -252,6 +253,24 @@ static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
         prepare();
 }
 
+/* A server that is asked too often says when it may be asked again. */
+static void a_tokens_server_is_asked_when_it_says(void **state UNUSED)
+{
+        prepare();
+        write_value("one", "my-client");
+        write_value("two", "pass-word");
+        b.status = 429;
+        b.answer = "{}";
+        b.headers = "Retry-After: 60\r\n";
+        begin(OAUTH);
+        run(said_no);
+        b.until = NULL; /* it would be asked again within the second */
+        loop_arm(b.loop, &b.watchdog, clock_monotonic(&system_clock) + USEC_SEC + USEC_SEC / 2);
+        loop_run(b.loop);
+        b.overdue = false;
+        assert_int_equal(b.asked, 1);
+}
+
 static void any_2xx_brings_a_token(void **state UNUSED)
 {
         prepare();
@@ -358,6 +377,7 @@ int main(void)
                 cmocka_unit_test_teardown(one_that_is_gone_keeps_no_other_from_changing, end),
                 cmocka_unit_test_teardown(what_was_never_there_is_named, end),
                 cmocka_unit_test_teardown(of_a_tokens_answer_no_secret_is_told, end),
+                cmocka_unit_test_teardown(a_tokens_server_is_asked_when_it_says, end),
                 cmocka_unit_test_teardown(any_2xx_brings_a_token, end),
                 cmocka_unit_test_teardown(our_secrets_are_left_out_of_what_is_quoted, end),
                 cmocka_unit_test_teardown(passwords_need_not_be_ascii, end),

@@ -3,21 +3,22 @@
 #include "api/worker.h"
 #include "worker/snapshot.h"
 
+/* Those who ask for the same are shown all Triggers one after the other, in the order in which they came. */
+struct walk {
+        struct list shots;      /* the first is being made */
+        uint64_t shot;          /* its number */
+        struct list_node *next; /* the entry that it goes on with; NULL: all were shown */
+        bool all_shown;
+};
+
 struct admin {
         struct loop *loop;
         struct http_server *server;
         struct list entries;
-        struct list shots;      /* the first is being made */
-        uint64_t shot;          /* its number */
-        struct list_node *next; /* the entry that it goes on with; NULL: all were shown */
+        struct walk walks[ADMIN_WALKS];
         struct task task;
-        bool all_shown, draining;
+        bool draining;
 };
-
-static const struct admin_entry *entry_of(const struct list_node *n)
-{
-        return LIST_ITEM((struct list_node *)n, struct admin_entry, node);
-}
 
 static const struct trigger *trigger_of(const struct admin_entry *e)
 {
@@ -30,36 +31,6 @@ static void status_of(const struct admin_entry *e, struct pipeline_status *out)
 }
 
 static const struct str TEXT = { "text/plain; charset=utf-8", 25 };
-
-/* Why it is not ready; NULL: it is. What is reached by requests listens, connected or not: a subscription is
- * confirmed that way. */
-static const char *not_ready(const struct trigger *t, const struct pipeline_status *s)
-{
-        return s->source != SOURCE_FAILED && trigger_source(t)->push ? NULL : snapshot_not_connected(s);
-}
-
-static void ready(struct admin *a, struct http_call *call)
-{
-        BUF_AT_END struct buf why = BUF_INIT((size_t)16 << 20);
-
-        if (a->draining)
-                buf_text(&why, "draining\n");
-        for (const struct list_node *n = a->entries.first; n; n = n->next) {
-                const struct trigger *t = trigger_of(entry_of(n));
-                struct pipeline_status s;
-                const char *state;
-
-                status_of(entry_of(n), &s);
-                state = not_ready(t, &s);
-                if (state)
-                        buf_printf(&why, s.source_text[0] ? "%s/%s: %s: %s\n" : "%s/%s: %s%s\n",
-                                   t->namespace_, t->name, state, s.source_text);
-        }
-        if (why.n || why.failed)
-                http_call_reply(call, 503, TEXT, (struct str){ 0 }, buf_view(&why));
-        else
-                http_call_reply(call, 200, TEXT, (struct str){ 0 }, STR("ok\n"));
-}
 
 /* An answer is the proof that the loop turns, and a pipeline's turn is the loop's to give. Whether there is
  * traffic, or a peer answers, says nothing about whether a restart would help. */
@@ -75,49 +46,53 @@ struct shot { /* who asks for a snapshot */
         struct snapshot *snapshot;
 };
 
-static void begin_shot(struct admin *a)
+static void begin_shot(struct admin *a, struct walk *w)
 {
-        a->shot++;
-        a->next = a->entries.first;
-        a->all_shown = false;
+        w->shot++;
+        w->next = a->entries.first;
+        w->all_shown = false;
 }
 
-/* One at a time, in the order in which they were asked for. */
-static void show_some(struct admin *a)
+static void show_some(struct admin *a, enum admin_walk which)
 {
-        struct shot *shot = LIST_FIRST(&a->shots, struct shot, node);
+        struct walk *w = &a->walks[which];
+        struct shot *shot = LIST_FIRST(&w->shots, struct shot, node);
         struct pipeline_status s;
 
-        for (int i = 0; i < SHOWN_AT_ONCE && a->next; i++) {
-                struct admin_entry *e = LIST_ITEM(a->next, struct admin_entry, node);
+        for (int i = 0; i < SHOWN_AT_ONCE && w->next; i++) {
+                struct admin_entry *e = LIST_ITEM(w->next, struct admin_entry, node);
 
-                a->next = a->next->next;
-                if (e->shot == a->shot) /* it was shown, and has another place since */
+                w->next = w->next->next;
+                if (e->shot[which] == w->shot) /* it was shown, and has another place since */
                         continue;
-                e->shot = a->shot;
+                e->shot[which] = w->shot;
                 status_of(e, &s);
                 snapshot_add(shot->snapshot, trigger_of(e), &s);
         }
-        a->all_shown = !a->next;
-        if (!a->all_shown || !snapshot_answer(shot->snapshot))
+        w->all_shown = !w->next;
+        if (!w->all_shown || !snapshot_answer(shot->snapshot))
                 return;
         list_remove(&shot->node);
         free(shot);
-        begin_shot(a);
+        begin_shot(a, w);
 }
 
 static void go_on(struct task *t, usec now UNUSED)
 {
         struct admin *a = CONTAINER_OF(t, struct admin, task);
 
-        if (a->shots.n)
-                show_some(a);
-        if (a->shots.n)
-                loop_ready(a->loop, t);
+        for (int i = 0; i < ADMIN_WALKS; i++) {
+                if (a->walks[i].shots.n)
+                        show_some(a, (enum admin_walk)i);
+                if (a->walks[i].shots.n)
+                        loop_ready(a->loop, t);
+        }
 }
 
 static void show(struct admin *a, enum snapshot_kind kind, struct http_call *call)
 {
+        enum admin_walk which = kind == SNAPSHOT_READY ? ADMIN_PROBES : ADMIN_REPORTS;
+        struct walk *w = &a->walks[which];
         struct shot *shot = calloc(1, sizeof(*shot));
 
         if (!shot || !(shot->snapshot = snapshot_new(kind, call))) {
@@ -125,11 +100,21 @@ static void show(struct admin *a, enum snapshot_kind kind, struct http_call *cal
                 http_call_reply(call, 503, TEXT, (struct str){ 0 }, STR("out of memory\n"));
                 return;
         }
-        list_append(&a->shots, &shot->node);
-        if (a->shots.n > 1)
+        list_append(&w->shots, &shot->node);
+        if (w->shots.n > 1)
                 return; /* it has its turn */
-        begin_shot(a);
-        go_on(&a->task, 0);
+        begin_shot(a, w);
+        show_some(a, which);
+        if (w->shots.n)
+                loop_ready(a->loop, &a->task);
+}
+
+static void ready(struct admin *a, struct http_call *call)
+{
+        if (a->draining)
+                http_call_reply(call, 503, TEXT, (struct str){ 0 }, STR("draining\n"));
+        else
+                show(a, SNAPSHOT_READY, call);
 }
 
 static void handle(void *cookie, struct http_call *call)
@@ -186,10 +171,11 @@ struct admin *admin_free(struct admin *a)
         if (!a)
                 return NULL;
         (void)http_server_free(a->server);
-        for (struct shot *s; (s = LIST_TAKE(&a->shots, struct shot, node));) {
-                snapshot_free(s->snapshot);
-                free(s);
-        }
+        for (int i = 0; i < ADMIN_WALKS; i++)
+                for (struct shot *s; (s = LIST_TAKE(&a->walks[i].shots, struct shot, node));) {
+                        snapshot_free(s->snapshot);
+                        free(s);
+                }
         loop_forget(a->loop, &a->task);
         free(a);
         return NULL;
@@ -199,26 +185,38 @@ void admin_add(struct admin *a, struct admin_entry *e)
 {
         e->admin = a;
         list_append(&a->entries, &e->node);
-        if (a->shots.n && !a->next && !a->all_shown && e->shot != a->shot)
-                a->next = &e->node;
+        for (int i = 0; i < ADMIN_WALKS; i++) {
+                struct walk *w = &a->walks[i];
+
+                if (w->shots.n && !w->next && !w->all_shown && e->shot[i] != w->shot)
+                        w->next = &e->node;
+        }
 }
 
 void admin_remove(struct admin_entry *e)
 {
-        if (e->admin && e->admin->next == &e->node)
-                e->admin->next = e->node.next;
+        for (int i = 0; e->admin && i < ADMIN_WALKS; i++)
+                if (e->admin->walks[i].next == &e->node)
+                        e->admin->walks[i].next = e->node.next;
         list_remove(&e->node);
 }
 
 void admin_replace(struct admin_entry *e, struct admin_entry *by)
 {
         by->admin = e->admin;
-        by->shot = e->shot;
+        memcpy(by->shot, e->shot, sizeof(by->shot));
         list_insert(&e->admin->entries, &by->node, &e->node);
-        if (e->admin->next == &e->node)
-                e->admin->next = &by->node;
+        for (int i = 0; i < ADMIN_WALKS; i++)
+                if (e->admin->walks[i].next == &e->node)
+                        e->admin->walks[i].next = &by->node;
         list_remove(&e->node);
 }
 
-void admin_drain(struct admin *a) { a->draining = true; }
+void admin_drain(struct admin *a)
+{
+        a->draining = true;
+        LIST_EACH (struct shot, s, &a->walks[ADMIN_PROBES].shots, node)
+                snapshot_drain(s->snapshot);
+}
+
 uint16_t admin_port(const struct admin *a) { return http_server_port(a->server); }

@@ -7,6 +7,9 @@
 
 struct admin;
 
+/* What is shown of all Triggers is made a few at a time: for probes, which must not wait, and for others. */
+enum admin_walk { ADMIN_PROBES, ADMIN_REPORTS, ADMIN_WALKS };
+
 /* What is shown of a Trigger. Its owner's; borrowed, with all that it names, until it is removed. */
 struct admin_entry {
         struct list_node node;
@@ -15,7 +18,7 @@ struct admin_entry {
         const struct trigger *trigger;   /* without a pipeline */
         /* the admin port's */
         struct admin *admin;
-        uint64_t shot; /* the last snapshot that shows it */
+        uint64_t shot[ADMIN_WALKS]; /* the last snapshot that shows it */
 };
 
 int admin_new(struct admin **, struct loop *, const char *address, struct error *) MUST_CHECK;

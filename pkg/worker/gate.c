@@ -207,25 +207,25 @@ static void read_group(struct str line, size_t *most)
                         read_limits("/sys/fs/cgroup/memory", line, "memory.limit_in_bytes", most);
 }
 
-/* Half of what the control group allows the process. */
-static size_t memory_most(void)
+/* Half of what the control group allows, less what other processes in it may take. */
+static size_t memory_most(size_t beside)
 {
         BUF_AT_END struct buf groups = BUF_INIT(65536);
-        size_t most = 2 * MEMORY_MOST;
+        size_t most = 2 * MEMORY_MOST + beside;
         struct str rest;
 
         if (buf_read_file(&groups, "/proc/self/cgroup", NULL) < 0)
                 return MEMORY_MOST;
         for (rest = buf_view(&groups); rest.n;)
                 read_group(str_cut(&rest, '\n'), &most);
-        return most / 2;
+        return (most - MIN_OF(beside, most / 2)) / 2;
 }
 
 int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_host_config *c,
                   struct error *err)
 {
         struct gate_host *h = calloc(1, sizeof(*h));
-        const size_t most = c->memory_most ? c->memory_most : memory_most();
+        const size_t most = c->memory_most ? c->memory_most : memory_most(c->memory_beside);
         const struct http_server_tls tls = { .cert = c->cert,
                                              .key = c->key,
                                              .client_ca = c->client_ca,

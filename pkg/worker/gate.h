@@ -21,6 +21,8 @@ struct gate_host_config {
         /* bytes of requests, of what is made of them, and of answers that callers take; 0: half of what the
          * process may have */
         size_t memory_most;
+        /* bytes that other processes under the same limit may take: a transform's */
+        size_t memory_beside;
         struct task *rested; /* made ready when gate_host_busy has become false after the drain; NULL: none */
 };
 int gate_host_new(struct gate_host **, struct loop *, const struct gate_host_config *,

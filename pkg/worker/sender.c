@@ -9,6 +9,7 @@
 
 enum {
         MESSAGE_KEPT = 256 * 1024,
+        MESSAGES_KEPT = 4 * MESSAGE_KEPT, /* of all that wait for use */
         MESSAGE_MOST = 64 << 20,
         ANSWER_KEPT = 4096,
         PARTIAL_ANSWER_KEPT = 64 * 1024
@@ -47,6 +48,7 @@ struct sender {
         struct transform *transform;
         struct list under_way, spare, failed, made; /* struct sending; so many there are: */
         uint32_t sendings;
+        size_t spare_bytes;    /* of the messages of those that are spare */
         struct list answered;  /* requests */
         struct sending *taken; /* its answer is in use */
         uint32_t *places;      /* of records that a partial answer names */
@@ -100,6 +102,7 @@ static struct sending *sending_new(struct sender *s, size_t n, void *owner)
 
         if (!o && !(o = sending_make(s)))
                 return NULL;
+        s->spare_bytes -= o->message.cap;
         list_append(&s->under_way, &o->node);
         o->owner = owner;
         o->n = (uint32_t)n;
@@ -113,8 +116,9 @@ static void sending_end(struct sender *s, struct sending *o)
         list_remove(&o->failed);
         list_remove(&o->node);
         list_prepend(&s->spare, &o->node);
-        if (o->message.cap > MESSAGE_KEPT)
+        if (o->message.cap > MESSAGE_KEPT || s->spare_bytes + o->message.cap > MESSAGES_KEPT)
                 buf_done(&o->message);
+        s->spare_bytes += o->message.cap;
 }
 
 static void sending_fail(struct sender *s, struct sending *o, enum answer_kind kind, const char *why)

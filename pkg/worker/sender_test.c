@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <malloc.h>
 #include <sys/resource.h>
 
 #include <cmocka.h>
@@ -15,7 +16,7 @@
 
 #include "tests/sim/memory.h"
 
-enum { RECORDS = 3, MOST = 4 };
+enum { RECORDS = 3, MOST = 4, PEAK = 64 };
 enum { HOLD = -1 }; /* a status: no answer comes */
 
 static struct bench {
@@ -334,6 +335,28 @@ static void what_was_cancelled_never_comes(void **state UNUSED)
         assert_int_equal(a.kind, ANSWER_ACCEPTED);
 }
 
+/* After a peak little of what its requests took is kept for the next ones. */
+static void a_peak_leaves_little(void **state UNUSED)
+{
+        static char large[60000];
+        struct sending *o[PEAK];
+        struct str small;
+        size_t before;
+
+        begin("");
+        b.status = HOLD;
+        memset(large, 'x', sizeof(large));
+        small = b.records[0]->value;
+        b.records[0]->value = (struct str){ large, sizeof(large) };
+        before = mallinfo2().uordblks;
+        for (size_t i = 0; i < PEAK; i++)
+                o[i] = send(&owners[1], 1);
+        for (size_t i = 0; i < PEAK; i++)
+                sender_cancel(b.sender, o[i]);
+        assert_true(mallinfo2().uordblks < before + 2000000);
+        b.records[0]->value = small;
+}
+
 /* The answer that was taken stays, whatever is sent before the next one is taken. */
 static void an_answer_lasts_until_the_next_one(void **state UNUSED)
 {
@@ -423,6 +446,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_teardown(a_partial_answer_names_its_records, end),
                 cmocka_unit_test_teardown(without_memory_no_failed_record_is_accepted, end),
                 cmocka_unit_test_teardown(what_was_cancelled_never_comes, end),
+                cmocka_unit_test_teardown(a_peak_leaves_little, end),
                 cmocka_unit_test_teardown(an_answer_lasts_until_the_next_one, end),
                 cmocka_unit_test_teardown(what_the_transform_refuses_is_final, end),
                 cmocka_unit_test_teardown(nothing_goes_before_the_initialization, end),

@@ -7,7 +7,7 @@
 enum { BYTES_MOST = 64 << 20, UNREAD_MOST = 128 << 20 };
 
 /* Why it is not connected; NULL: it is. */
-const char *snapshot_not_connected(const struct pipeline_status *s)
+static const char *not_connected(const struct pipeline_status *s)
 {
         switch (s->source) {
         case SOURCE_CONNECTED:
@@ -47,7 +47,7 @@ static int64_t of_held(const struct pipeline_status *s) { return s->stats.held; 
 static int64_t of_held_bytes(const struct pipeline_status *s) { return (int64_t)s->stats.held_bytes; }
 static int64_t of_lag(const struct pipeline_status *s) { return s->lag; }
 static int64_t of_unsaved(const struct pipeline_status *s) { return s->unsaved; }
-static int64_t of_connected(const struct pipeline_status *s) { return snapshot_not_connected(s) == NULL; }
+static int64_t of_connected(const struct pipeline_status *s) { return not_connected(s) == NULL; }
 static int64_t of_refused(const struct pipeline_status *s) { return (int64_t)s->callers.refused; }
 static int64_t of_limited(const struct pipeline_status *s) { return (int64_t)s->callers.limited; }
 static int64_t of_asked(const struct pipeline_status *s) { return (int64_t)s->callers.asked; }
@@ -223,6 +223,24 @@ static void add_status(struct writer *w, const struct trigger *t, const struct p
         writer_object_end(w);
 }
 
+/* ---- readiness ---------------------------------------------------------- */
+
+/* Why it is not ready; NULL: it is. What is reached by requests listens, connected or not: a subscription is
+ * confirmed that way. */
+static const char *not_ready(const struct trigger *t, const struct pipeline_status *s)
+{
+        return s->source != SOURCE_FAILED && trigger_source(t)->push ? NULL : not_connected(s);
+}
+
+static void add_unready(struct buf *out, const struct trigger *t, const struct pipeline_status *s)
+{
+        const char *state = not_ready(t, s);
+
+        if (state)
+                buf_printf(out, s->source_text[0] ? "%s/%s: %s: %s\n" : "%s/%s: %s%s\n", t->namespace_,
+                           t->name, state, s->source_text);
+}
+
 /* ---- life --------------------------------------------------------------- */
 
 struct snapshot *snapshot_new(enum snapshot_kind kind, struct http_call *call)
@@ -235,10 +253,10 @@ struct snapshot *snapshot_new(enum snapshot_kind kind, struct http_call *call)
         s->call = call;
         s->out = BUF_INIT((size_t)BYTES_MOST);
         s->labels = BUF_INIT(65536);
-        if (kind == SNAPSHOT_METRICS) {
+        if (kind == SNAPSHOT_METRICS)
                 begin_metrics(s);
+        if (kind != SNAPSHOT_STATUS)
                 return s;
-        }
         writer_init(&s->writer, &s->out);
         writer_object(&s->writer);
         writer_key(&s->writer, STR("triggers"));
@@ -267,41 +285,59 @@ static bool has_room(const struct snapshot *s)
         return n <= UNREAD_MOST && http_call_room(s->call, UNREAD_MOST - n);
 }
 
-static void refuse(struct snapshot *s, const char *why)
+static void reply(struct snapshot *s, int status, const char *why)
 {
-        http_call_reply(s->call, 503, STR("text/plain; charset=utf-8"), (struct str){ 0 }, str_of(why));
+        http_call_reply(s->call, status, STR("text/plain; charset=utf-8"), (struct str){ 0 }, str_of(why));
 }
 
 void snapshot_add(struct snapshot *s, const struct trigger *t, const struct pipeline_status *status)
 {
         if (s->kind == SNAPSHOT_METRICS)
                 add_metrics(s, t, status);
-        else
+        else if (s->kind == SNAPSHOT_STATUS)
                 add_status(&s->writer, t, status);
+        else
+                add_unready(&s->out, t, status);
+}
+
+void snapshot_drain(struct snapshot *s) { buf_text(&s->out, "draining\n"); }
+
+static void reply_with_all(struct snapshot *s)
+{
+        static const struct {
+                int status;
+                const char *type;
+        } as[] = {
+                [SNAPSHOT_METRICS] = { 200, "text/plain; version=0.0.4; charset=utf-8" },
+                [SNAPSHOT_STATUS] = { 200, "application/json" },
+                [SNAPSHOT_READY] = { 503, "text/plain; charset=utf-8" },
+        };
+
+        http_call_reply_take(s->call, as[s->kind].status, str_of(as[s->kind].type), (struct str){ 0 },
+                             &s->out);
 }
 
 bool snapshot_answer(struct snapshot *s)
 {
-        bool is_metrics = s->kind == SNAPSHOT_METRICS;
+        bool is_ready = s->kind == SNAPSHOT_READY && !s->out.n && !s->out.failed;
 
-        if (!s->joined && !has_room(s)) {
-                refuse(s, "too much of what was asked for is not read\n");
+        if (!is_ready && !s->joined && !has_room(s)) {
+                reply(s, 503, "too much of what was asked for is not read\n");
                 snapshot_free(s);
                 return true;
         }
-        if (is_metrics && !join(s))
+        if (s->kind == SNAPSHOT_METRICS && !join(s))
                 return false;
-        if (!is_metrics) {
+        if (s->kind == SNAPSHOT_STATUS) {
                 writer_array_end(&s->writer);
                 writer_object_end(&s->writer);
         }
-        if (s->out.failed || s->labels.failed)
-                refuse(s, "out of memory\n");
+        if (is_ready)
+                reply(s, 200, "ok\n");
+        else if (s->out.failed || s->labels.failed)
+                reply(s, 503, "out of memory\n");
         else
-                http_call_reply_take(s->call, 200,
-                                     is_metrics ? STR("text/plain; version=0.0.4; charset=utf-8")
-                                                : STR("application/json"),
-                                     (struct str){ 0 }, &s->out);
+                reply_with_all(s);
         snapshot_free(s);
         return true;
 }

@@ -1,19 +1,17 @@
-/* What /metrics and /status answer, made a few Triggers at a time, since there may be thousands: each is
- * shown as it is when it is added. Only the admin port uses it. Loop's thread. */
+/* What /metrics, /status and /readyz answer, made a few Triggers at a time, since there may be thousands:
+ * each is shown as it is when it is added. Only the admin port uses it. Loop's thread. */
 #pragma once
 
 #include "http/server/server.h"
 #include "worker/pipeline.h"
 
-enum snapshot_kind { SNAPSHOT_METRICS, SNAPSHOT_STATUS };
+enum snapshot_kind { SNAPSHOT_METRICS, SNAPSHOT_STATUS, SNAPSHOT_READY };
 enum { SNAPSHOT_PIECE = 1 << 20 }; /* bytes that are put together at once */
 
 struct snapshot;
 struct snapshot *snapshot_new(enum snapshot_kind, struct http_call *); /* NULL: out of memory */
 void snapshot_add(struct snapshot *, const struct trigger *, const struct pipeline_status *);
+void snapshot_drain(struct snapshot *); /* READY: it is not, whatever the Triggers are */
 /* After the last one. true: the call was answered, and the snapshot is freed; false: there is more to do. */
 bool snapshot_answer(struct snapshot *);
 void snapshot_free(struct snapshot *); /* without an answer; NULL is fine */
-
-/* Why the source is not connected; NULL: it is. */
-const char *snapshot_not_connected(const struct pipeline_status *);

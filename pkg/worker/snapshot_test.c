@@ -17,8 +17,9 @@ enum { MANY = 1000 };
 static struct http_call {
         int status;
         struct buf body;
-} calls[2];
+} calls[SNAPSHOT_READY + 1], scrapes[20];
 static struct admin admin;
+static struct walk *const reports = &admin.walks[ADMIN_REPORTS];
 static struct trigger *trigger, triggers[MANY];
 static char names[MANY][16];
 static struct admin_entry entries[MANY], others[MANY];
@@ -57,6 +58,7 @@ static int setup(void **state UNUSED)
         }
         for (size_t i = 0; i < COUNT_OF(calls); i++)
                 calls[i] = (struct http_call){ .body = BUF_INIT(65536) };
+        memset(scrapes, 0, sizeof(scrapes));
         return 0;
 }
 
@@ -66,6 +68,8 @@ static int teardown(void **state UNUSED)
                 admin_remove(LIST_ITEM(n, struct admin_entry, node));
         for (size_t i = 0; i < COUNT_OF(calls); i++)
                 buf_done(&calls[i].body);
+        for (size_t i = 0; i < COUNT_OF(scrapes); i++)
+                buf_done(&scrapes[i].body);
         loop_forget(admin.loop, &admin.task);
         admin.loop = loop_free(admin.loop);
         (void)trigger_free(trigger);
@@ -134,8 +138,8 @@ static void thousands_are_shown_a_few_in_a_pass_one_answer_after_the_other(void 
         show(&admin, SNAPSHOT_STATUS, &calls[1]);
         assert_int_equal(calls[0].status + calls[1].status, 0);
         for (size_t i = 0; i < SHOWN_AT_ONCE; i++)
-                assert_int_equal(entries[i].shot, admin.shot);
-        assert_int_not_equal(entries[SHOWN_AT_ONCE].shot, admin.shot);
+                assert_int_equal(entries[i].shot[ADMIN_REPORTS], reports->shot);
+        assert_int_not_equal(entries[SHOWN_AT_ONCE].shot[ADMIN_REPORTS], reports->shot);
         assert_true(turns_until(&calls[0]) >= MANY / SHOWN_AT_ONCE);
         assert_int_equal(calls[0].status, 200);
         assert_int_equal(calls[1].status, 0);
@@ -143,7 +147,7 @@ static void thousands_are_shown_a_few_in_a_pass_one_answer_after_the_other(void 
         expect_in_order(&calls[0]);
         assert_true(turns_until(&calls[1]) >= MANY / SHOWN_AT_ONCE);
         expect_shown(&calls[1], NAME, all);
-        assert_int_equal(admin.shots.n, 0);
+        assert_int_equal(reports->shots.n, 0);
 }
 
 /* Prometheus takes nothing where one is there twice. */
@@ -153,7 +157,7 @@ static void what_changes_meanwhile_is_shown_once(void **state UNUSED)
 
         memset(wanted, '1', sizeof(wanted));
         show(&admin, SNAPSHOT_METRICS, &calls[0]);
-        assert_ptr_equal(admin.next, &entries[SHOWN_AT_ONCE].node);
+        assert_ptr_equal(reports->next, &entries[SHOWN_AT_ONCE].node);
         admin_remove(&entries[SHOWN_AT_ONCE]); /* the next one */
         admin_remove(&entries[500]);
         wanted[SHOWN_AT_ONCE] = wanted[500] = '0';
@@ -182,7 +186,7 @@ static void the_last_one_may_leave_and_come_back(void **state UNUSED)
                 admin_remove(&entries[i]);
         for (size_t i = SHOWN_AT_ONCE; i < MANY; i++)
                 admin_add(&admin, &entries[i]);
-        while (!admin.all_shown)
+        while (!reports->all_shown)
                 go_on(&admin.task, 0);
         admin_remove(&entries[MANY - 1]); /* too late to be shown again */
         admin_add(&admin, &entries[MANY - 1]);
@@ -199,18 +203,65 @@ static void without_triggers_there_is_an_answer_at_once(void **state UNUSED)
         assert_int_equal(calls[0].status, 200);
         expect_in_order(&calls[0]);
         assert_string_equal(calls[1].body.p, "{\"triggers\":[]}");
+        show(&admin, SNAPSHOT_READY, &calls[2]);
+        assert_int_equal(calls[2].status, 200);
+        assert_string_equal(calls[2].body.p, "ok\n");
+}
+
+static void a_probe_is_answered_a_few_in_a_pass_whatever_else_is_asked(void **state UNUSED)
+{
+        struct str rest;
+
+        for (int i = 0; i < 20; i++)
+                show(&admin, SNAPSHOT_METRICS, &scrapes[i]);
+        show(&admin, SNAPSHOT_READY, &calls[SNAPSHOT_READY]);
+        assert_int_equal(calls[SNAPSHOT_READY].status, 0);
+        assert_int_equal(turns_until(&calls[SNAPSHOT_READY]), MANY / SHOWN_AT_ONCE);
+        assert_int_equal(scrapes[1].status, 0);
+        assert_int_equal(calls[SNAPSHOT_READY].status, 503);
+        rest = buf_view(&calls[SNAPSHOT_READY].body);
+        for (size_t i = 0; i < MANY; i++) {
+                char line[64];
+
+                (void)snprintf(line, sizeof(line), "shop/t%zu: Failed: no", i);
+                assert_true(str_is(str_cut(&rest, '\n'), line));
+        }
+        assert_int_equal(rest.n, 0);
+        while (reports->shots.n)
+                go_on(&admin.task, 0);
+}
+
+static void a_probe_under_way_hears_that_it_drains(void **state UNUSED)
+{
+        for (size_t i = 0; i < MANY; i++)
+                entries[i].failure = NULL;
+        show(&admin, SNAPSHOT_READY, &calls[SNAPSHOT_READY]);
+        assert_int_equal(calls[SNAPSHOT_READY].status, 0);
+        admin_drain(&admin);
+        (void)turns_until(&calls[SNAPSHOT_READY]);
+        assert_int_equal(calls[SNAPSHOT_READY].status, 503);
+        assert_int_equal(count(&calls[SNAPSHOT_READY], "draining\n"), 1);
+        buf_reset(&calls[SNAPSHOT_READY].body);
+        ready(&admin, &calls[SNAPSHOT_READY]);
+        assert_string_equal(calls[SNAPSHOT_READY].body.p, "draining\n");
 }
 
 static void what_is_not_read_is_bounded(void **state UNUSED)
 {
         unread = UNREAD_MOST - 1000;
-        for (int kind = SNAPSHOT_METRICS; kind <= SNAPSHOT_STATUS; kind++) {
+        for (int kind = SNAPSHOT_METRICS; kind <= SNAPSHOT_READY; kind++) {
                 show(&admin, (enum snapshot_kind)kind, &calls[kind]);
                 (void)turns_until(&calls[kind]);
                 assert_int_equal(calls[kind].status, 503);
         }
+        assert_int_equal(count(&calls[SNAPSHOT_READY], "not read"), 1);
+        for (size_t i = 0; i < MANY; i++) /* an answer that is no more than "ok" is given in any case */
+                admin_remove(&entries[i]);
+        buf_reset(&calls[SNAPSHOT_READY].body);
+        show(&admin, SNAPSHOT_READY, &calls[SNAPSHOT_READY]);
+        assert_int_equal(calls[SNAPSHOT_READY].status, 200);
         unread = 0;
-        assert_int_equal(admin.shots.n, 0);
+        assert_int_equal(reports->shots.n, 0);
 }
 
 int main(void)
@@ -221,6 +272,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(what_changes_meanwhile_is_shown_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_last_one_may_leave_and_come_back, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_not_read_is_bounded, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_probe_is_answered_a_few_in_a_pass_whatever_else_is_asked,
+                                                setup, teardown),
+                cmocka_unit_test_setup_teardown(a_probe_under_way_hears_that_it_drains, setup, teardown),
                 cmocka_unit_test_setup_teardown(without_triggers_there_is_an_answer_at_once, setup, teardown),
         };
 

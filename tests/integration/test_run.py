@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -403,6 +404,47 @@ def test_a_folder_is_read_again(function, tmp_path, told):
         if told == "signalled":
             run.signal(signal.SIGHUP)
         run.wait_for_output("removed=1")
+        assert run.stop() == 0
+
+
+def test_the_last_file_of_a_folder_ends_its_trigger(function, tmp_path):
+    """No file is what is wanted, too; a folder that vanished, or is made again and empty, is not."""
+
+    def write(name):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(ticks(name, function.uri)))
+
+    folder = tmp_path / "triggers"
+    write("a")
+    with Sluice("run", "-f", folder, f"--state={tmp_path}/state") as run:
+        run.wait_until("a runs", lambda: list(run.triggers()) == ["a"])
+        (folder / "a.yaml").unlink()
+        run.wait_for_output("applied=0 removed=1")
+        run.wait_until("none runs", lambda: run.triggers() == {})
+        assert run.ask("/readyz") == (200, "ok\n")
+        write("b")
+        run.wait_until("b runs", lambda: list(run.triggers()) == ["b"], 20)
+        folder.rename(tmp_path / "elsewhere")
+        run.wait_for_output(f"open {folder}: No such file or directory(.|\n)*what ran before goes on")
+        folder.mkdir()
+        run.wait_for_output("no Trigger was found in the files given\n.*what ran before goes on")
+        assert list(run.triggers()) == ["b"]
+        write("c")
+        run.wait_until("c runs instead", lambda: list(run.triggers()) == ["c"], 20)
+        assert run.stop() == 0
+
+
+def test_a_folder_of_positions_that_is_deleted_is_made_again(function, tmp_path):
+    """While nothing is saved, too: the tick is due only in an hour."""
+    file, state = tmp_path / "t.yaml", tmp_path / "state"
+    file.write_text(yaml.safe_dump(trigger("clock", {"timer": {"schedule": "@every 200ms"}}, function.uri)))
+    with Sluice("run", "-f", file, f"--state={state}") as run:
+        function.wait_for(1)
+        shutil.rmtree(state)
+        run.wait_for_output("the folder of positions was deleted or replaced: it was made again")
+        before = len(function.events())
+        function.wait_for(before + 3)
+        assert (state / "checkpoints.journal").stat().st_size > 0
         assert run.stop() == 0
 
 

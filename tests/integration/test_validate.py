@@ -3,7 +3,8 @@
 import subprocess
 
 import pytest
-from harness.sluice import SLUICE
+import yaml
+from harness.sluice import SLUICE, trigger
 
 TIMER = """apiVersion: sluice.dev/v1alpha1
 kind: Trigger
@@ -176,3 +177,43 @@ def test_of_two_that_the_same_requests_would_call_both_are_named(tmp_path, one, 
 def test_of_two_apis_one_may_be_more_exact(tmp_path, one, other):
     (tmp_path / "both.yaml").write_text(API % ("first", one, "") + "---\n" + API % ("second", other, ""))
     assert validate(tmp_path)[0] == 0
+
+
+CLOUD = {"region": "cn-north-4", "projectID": "0" * 32, "credentials": {"type": "Environment"}}
+RECORDS = {  # a source, and what a record of it may have
+    "kafka": (
+        {"bootstrapServers": ["127.0.0.1:9"], "topics": ["a"], "consumerGroup": "g"},
+        "topic, partition, offset",
+    ),
+    "timer": ({"schedule": "1h"}, "time, userEvent"),
+    "apig": ({"path": "/f"}, "method, path, query, headers, body"),
+    "dms": ({"cloud": CLOUD, "queueID": "q", "consumerGroupID": "g"}, "body, attributes, tags"),
+    "dis": ({"cloud": CLOUD, "streamName": "s", "appName": "a"}, "partitionKey, sequenceNumber, data"),
+    "smn": ({"topicURN": f"urn:smn:cn-north-4:{'0' * 32}:t"}, "message_attributes, subject, message_id"),
+    "cloudEye": ({"topicURN": f"urn:smn:cn-north-4:{'0' * 32}:t"}, "message_attributes, subject, message_id"),
+    "obs": (
+        {"bucket": "photos", "from": "Webhook", "tokenSecretRef": {"name": "s", "key": "k"}},
+        "Records, eventName",
+    ),
+}
+
+
+@pytest.mark.parametrize("source", RECORDS)
+def test_a_record_for_a_preview_has_no_other_members(tmp_path, source):
+    """What a filter sees can be previewed; a member that no record has is named, with those that there are."""
+
+    def preview(record, **spec):
+        file = tmp_path / "t.yaml"
+        file.write_text(yaml.safe_dump(trigger("t", {source: of}, "http://127.0.0.1:9/", **spec)))
+        command = [SLUICE, "preview", "-f", file, "--record=-", "--body"]
+        return subprocess.run(command, input=record, capture_output=True, text=True, timeout=60)
+
+    of, known = RECORDS[source]
+    filtered = preview("{}", filter={"pattern": {"nothing": ["has this"]}})
+    assert filtered.returncode == 3, filtered.stderr
+    seen = filtered.stderr.partition("the filter sees: ")[2]
+    again = preview(seen)
+    assert (again.returncode, again.stderr) == (0, "")
+    wrong = preview('\n  {"vlaue": 1}')
+    assert wrong.returncode == 1
+    assert f'sluice preview: -: 2:4: unknown member "vlaue" of the record; known are {known}' in wrong.stderr

@@ -705,7 +705,7 @@ void check_shop_quiet(struct shop *s)
 {
         struct reader_stats stats;
         uint32_t out = 0, unread = 0, holds = 0;
-        bool failing = false, pages = false;
+        bool failing = false, well = true, pages = false;
 
         reader_stats(s->reader, &stats);
         for (uint32_t i = 0; i < s->logs_n; i++) {
@@ -719,6 +719,7 @@ void check_shop_quiet(struct shop *s)
                 unread += h->assigned && !letting_go(h) ? h->n - h->lent : 0;
                 pages = pages || h->n > h->saved || h->front;
                 failing = failing || h->save_failures || (h->failures && !h->standby && !letting_go(h));
+                well = well && !h->save_failures && (!h->failures || h->standby);
         }
         if (stats.tracks != holds || stats.out != out || stats.unread != unread)
                 shop_fail(s, "tracks, records out or records not read are counted wrongly", stats.tracks,
@@ -727,6 +728,8 @@ void check_shop_quiet(struct shop *s)
                 shop_fail(s, "pages are kept though all is saved", 0, stats.page_bytes);
         if (failing && !starving(s) && s->told != SOURCE_DISCONNECTED && s->told != SOURCE_FAILED)
                 shop_fail(s, "does not say that it fails", 0, (uint64_t)s->told);
+        if (well && !starving(s) && (s->told == SOURCE_DISCONNECTED || s->told == SOURCE_FAILED))
+                shop_fail(s, "says that it fails, though nothing does", 0, (uint64_t)s->told);
         if (reader_deadline(s->reader) <= s->now)
                 shop_fail(s, "has something to do, and does not do it", 0, 0);
         if (s->stopping && !holds && !s->closed)

@@ -157,12 +157,12 @@ static void on_connection(void *cookie, int events UNUSED)
         watch_fd(d, d->stream, on_stream, &d->stream_io);
 }
 
-/* A port that is free for datagrams and for connections. */
-static bool bind_both(struct test_dns *d, struct sockaddr_in *at)
+/* Port 0: one that is free for datagrams and for connections. */
+static bool bind_both(struct test_dns *d, struct sockaddr_in *at, uint16_t port)
 {
         socklen_t size = sizeof(*at);
 
-        at->sin_port = 0;
+        at->sin_port = htons(port);
         d->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         d->fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (bind(d->listener, (struct sockaddr *)at, size) == 0 && listen(d->listener, 4) == 0 &&
@@ -174,19 +174,23 @@ static bool bind_both(struct test_dns *d, struct sockaddr_in *at)
         return false;
 }
 
-void test_dns_open(struct test_dns *d, struct loop *loop)
+void test_dns_open_at(struct test_dns *d, struct loop *loop, const char *address, uint16_t port)
 {
-        struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        struct sockaddr_in at = { .sin_family = AF_INET };
         bool bound = false;
 
         *d = (struct test_dns){ .loop = loop };
+        assert_int_equal(inet_pton(AF_INET, address, &at.sin_addr), 1);
         for (int tries = 0; tries < 100 && !bound; tries++)
-                bound = bind_both(d, &at);
+                bound = bind_both(d, &at, port);
         assert_true(bound);
         watch_fd(d, d->fd, on_datagram, &d->io);
         watch_fd(d, d->listener, on_connection, &d->listener_io);
-        (void)snprintf(d->at, sizeof(d->at), "127.0.0.1:%u", ntohs(at.sin_port));
+        d->port = ntohs(at.sin_port);
+        (void)snprintf(d->at, sizeof(d->at), "%s:%u", address, d->port);
 }
+
+void test_dns_open(struct test_dns *d, struct loop *loop) { test_dns_open_at(d, loop, "127.0.0.1", 0); }
 
 void test_dns_close(struct test_dns *d)
 {

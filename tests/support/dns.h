@@ -15,6 +15,7 @@ struct test_dns {
         bool silent;      /* nothing at all */
         size_t questions; /* for A; one that is repeated by TCP counts once */
         char at[32];      /* "127.0.0.1:PORT" */
+        uint16_t port;
         /* its own */
         struct loop *loop;
         int fd, listener, stream;
@@ -22,4 +23,6 @@ struct test_dns {
 };
 
 void test_dns_open(struct test_dns *, struct loop *);
+/* At another address of loopback, on that port. */
+void test_dns_open_at(struct test_dns *, struct loop *, const char *address, uint16_t port);
 void test_dns_close(struct test_dns *);

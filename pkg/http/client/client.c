@@ -14,6 +14,7 @@ enum {
         STREAMS_DEFAULT = 100,
         MEMBER_MAX = 8 << 20
 };
+static const size_t ANSWER_READ_MAX = (size_t)64 << 20;
 static const int64_t RETRY_AFTER_MAX = 86400; /* seconds */
 static const usec PING_AFTER = 10 * USEC_SEC;
 
@@ -39,10 +40,18 @@ void exchange_fail(struct exchange *x, const struct error *err)
 
 /* ---- room for large answers --------------------------------------------- */
 
+/* What an answer keeps at most: its body, and the list that is taken out of it. */
+static size_t answer_most(const struct exchange *x)
+{
+        const struct http_target_config *config = &x->target->config;
+
+        return config->answer_max + (config->answer_member ? MEMBER_MAX : 0);
+}
+
 static bool take_room(struct exchange *x)
 {
         struct http_client *client = x->client;
-        size_t n = x->target->config.answer_max;
+        size_t n = answer_most(x);
 
         if (client->large_held && client->large_held + n > client->large_max)
                 return false;
@@ -55,7 +64,7 @@ bool exchange_takes(struct exchange *x, size_t body)
 {
         struct http_client *client = x->client;
 
-        if (x->room || body <= BODY_FREE || !client->large_max)
+        if (x->room || body + x->pick.out.n <= BODY_FREE || !client->large_max)
                 return true;
         if (list_has(&x->stalls))
                 return false;
@@ -173,6 +182,8 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
         own->response_timeout = config->response_timeout;
         own->max_age = config->max_age;
         own->answer_max = config->answer_max;
+        own->answer_read_max = config->answer_read_max ? config->answer_read_max
+                                                       : MAX_OF(ANSWER_READ_MAX, config->answer_max);
         own->http_version = config->http_version;
         own->ping_after = config->ping_after ? config->ping_after : PING_AFTER;
         own->max_streams = config->max_streams ? config->max_streams : STREAMS_DEFAULT;
@@ -443,8 +454,6 @@ static struct exchange *exchange_new(struct http_client *client)
         *x = (struct exchange){
                 .head = x->head, .body = x->body, .packed = x->packed, .pick.out = x->pick.out
         };
-        if (x->pick.out.cap > BODY_KEPT)
-                buf_done(&x->pick.out);
         buf_reset(&x->head);
         buf_reset(&x->body);
         return x;
@@ -455,6 +464,10 @@ static void exchange_spare(struct exchange *x)
         list_prepend(&x->client->spare, &x->node);
         if (x->body.cap > BODY_KEPT)
                 buf_done(&x->body);
+        if (x->packed.cap > BODY_KEPT)
+                buf_done(&x->packed);
+        if (x->pick.out.cap > BODY_KEPT)
+                buf_done(&x->pick.out);
         give_room(x);
 }
 

@@ -75,6 +75,8 @@ struct http_target_config {
          * no limit */
         usec max_age;
         size_t answer_max; /* a longer body is cut to so many bytes */
+        /* of a longer body the rest is not even read: the answer ends there, cut; 0: 64 MiB */
+        uint64_t answer_read_max;
         /* borrowed; the name of a member that is returned whole if the answer is a JSON object, even if the
          * body is cut; NULL: none */
         const char *answer_member;

@@ -45,6 +45,7 @@ struct exchange {
         size_t room;
         /* HTTP/2: bytes of a stalled answer for which the stream's window was not opened again */
         size_t unread;
+        uint64_t body_n;               /* HTTP/2: bytes of the answer's body, kept or not */
         bool head_only;                /* HEAD: no body follows */
         bool written;                  /* the peer may have received a byte of it */
         bool reused;                   /* its connection had carried an answer before */
@@ -176,7 +177,7 @@ static inline struct exchange *connection_first(const struct connection *c)
 /* client.c: exchanges */
 void exchange_answer(struct exchange *, int status); /* the answer's head and body are complete */
 void exchange_fail(struct exchange *, const struct error *);
-/* So many bytes of the answer were received. False: stop reading it until framing.resume is called. */
+/* So many bytes of the answer's body are kept. False: stop reading it until framing.resume is called. */
 bool exchange_takes(struct exchange *, size_t body);
 
 /* pool.c */

@@ -130,6 +130,33 @@ static void a_long_answer_is_cut_and_its_head_is_there(void **state UNUSED)
         assert_int_equal(server.peers_n, 1);
 }
 
+static struct buf endless = BUF_INIT(4 << 20);
+
+static void answer_without_end(struct call *c) { reply(c, 200, "", buf_view(&endless)); }
+
+/* Whoever never stops answering has answered once there is enough of it. */
+static void an_answer_without_end_is_left(void **state UNUSED)
+{
+        struct http_target_config c = config();
+
+        c.answer_read_max = 100000;
+        aim(c);
+        while (endless.n < 4000000)
+                buf_text(&endless, "and so on, and ");
+        server.handle = answer_without_end;
+        assert_int_equal(request()->status, 200);
+        assert_true(done[0].c.body_cut);
+        assert_int_equal(strlen(done[0].body), 100);
+        server.handle = answer_ok;
+        assert_int_equal(request()->status, 200);
+        assert_false(done[1].c.body_cut);
+        if (server.http2)
+                assert_true(reply_bodies[(reply_bodies_n - 2) % CALLS].n > endless.n / 2);
+        else
+                assert_int_equal(server.peers_n, 2);
+        buf_done(&endless);
+}
+
 static void many_are_in_flight(void **state UNUSED)
 {
         bool seen[MOST] = { false };
@@ -292,33 +319,57 @@ static bool eight_answered(void)
         return done_n >= 8;
 }
 
-/* Only so many are read at the same time as there is room for; all come whole. */
-static void large_answers_take_turns(void **state UNUSED)
+/* Only so many are read at the same time as there is room for. */
+static void eight_take_turns(struct http_target_config c, size_t two)
 {
-        struct http_target_config c = config();
-
-        c.answer_max = 1 << 20;
         c.max_connections = 8;
         aim(c);
-        http_client_limit_answers(client, 2 << 20);
-        long_answer.max = 1 << 20;
-        while (long_answer.n < 900 * 1024)
-                buf_text(&long_answer, "an answer that is long, ");
+        http_client_limit_answers(client, two);
         most_held = 0;
         server.handle = answer_at_length;
         for (uint64_t tag = 1; tag <= 8; tag++)
                 submit(tag);
         run_until(eight_answered);
-        for (size_t i = 0; i < 8; i++) {
+        for (size_t i = 0; i < 8; i++)
                 assert_false(done[i].c.failed);
-                assert_int_equal(done[i].c.body.n, long_answer.n);
-                assert_false(done[i].c.body_cut);
-        }
-        assert_int_equal(most_held, 2 << 20);
+        assert_int_equal(most_held, two);
         server.handle = answer_ok;
         assert_int_equal(request()->status, 200);
         assert_int_equal(client->large_held, 0);
         assert_int_equal(client->stalled.n, 0);
+}
+
+static void large_answers_take_turns(void **state UNUSED)
+{
+        struct http_target_config c = config();
+
+        c.answer_max = 1 << 20;
+        long_answer.max = 1 << 20;
+        while (long_answer.n < 900 * 1024)
+                buf_text(&long_answer, "an answer that is long, ");
+        eight_take_turns(c, 2 << 20);
+        for (size_t i = 0; i < 8; i++) { /* all came whole */
+                assert_int_equal(done[i].c.body.n, long_answer.n);
+                assert_false(done[i].c.body_cut);
+        }
+        buf_done(&long_answer);
+}
+
+/* What is taken out of an answer counts as well as what is kept of it as it came. */
+static void large_members_take_turns(void **state UNUSED)
+{
+        struct http_target_config c = config();
+
+        c.answer_max = 100;
+        c.answer_member = "failed";
+        long_answer.max = 1 << 20;
+        buf_text(&long_answer, "{\"failed\": [");
+        while (long_answer.n < 900 * 1024)
+                buf_text(&long_answer, "\"an item that is long\", ");
+        buf_text(&long_answer, "1]}");
+        eight_take_turns(c, 2 * (c.answer_max + (8 << 20)));
+        for (size_t i = 0; i < 8; i++)
+                assert_true(done[i].c.body_cut);
         buf_done(&long_answer);
 }
 
@@ -512,6 +563,7 @@ int main(void)
                 { "requests_share_a_connection", requests_share_a_connection },
                 { "a_request_has_a_method_and_a_path", a_request_has_a_method_and_a_path },
                 { "a_long_answer_is_cut_and_its_head_is_there", a_long_answer_is_cut_and_its_head_is_there },
+                { "an_answer_without_end_is_left", an_answer_without_end_is_left },
                 { "many_are_in_flight", many_are_in_flight },
                 { "a_cancelled_request_has_no_completion", a_cancelled_request_has_no_completion },
                 { "a_request_cancelled_at_once_leaves_nothing", a_request_cancelled_at_once_leaves_nothing },
@@ -522,6 +574,7 @@ int main(void)
                 { "a_refused_connection_names_the_url", a_refused_connection_names_the_url },
                 { "large_bodies_pass", large_bodies_pass },
                 { "large_answers_take_turns", large_answers_take_turns },
+                { "large_members_take_turns", large_members_take_turns },
                 { "a_request_may_have_a_headroom_of_its_own", a_request_may_have_a_headroom_of_its_own },
                 { "compression_is_undone_by_gzip", compression_is_undone_by_gzip },
                 { "connections_have_an_age", connections_have_an_age },

@@ -101,6 +101,12 @@ static bool feed(struct connection *c, size_t n)
                 connection_break(c, &err);
                 return false;
         }
+        if (!c->http1->message.complete && c->http1->body_n > c->target->config.answer_read_max) {
+                c->http1->message.body_cut = true;
+                c->http1->message.keep_alive = false;
+                answered(c);
+                return false;
+        }
         if (!c->http1->message.complete)
                 return true;
         if (crossed(c)) {

@@ -46,17 +46,34 @@ static void detach(struct connection *c, struct exchange *x)
         connection_drop(c, x);
 }
 
-static void answered(struct connection *c, struct exchange *x)
+static void reset(const struct connection *c, const struct exchange *x, uint32_t code)
+{
+        (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream, code);
+}
+
+static void finish(struct connection *c, struct exchange *x)
 {
         detach(c, x);
         c->used = true;
+        exchange_answer(x, x->request->status);
+}
+
+static void answered(struct connection *c, struct exchange *x)
+{
         /* The answer came before the whole request was sent: the peer does not want the rest, and its memory
          * is the caller's again. */
         if (x->sent < x->message->n &&
             nghttp2_session_get_stream_local_close(c->http2->session, x->stream) == 0)
-                (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream,
-                                                NGHTTP2_NO_ERROR);
-        exchange_answer(x, x->request->status);
+                reset(c, x, NGHTTP2_NO_ERROR);
+        finish(c, x);
+}
+
+/* The rest of the answer is not read. */
+static void answered_enough(struct connection *c, struct exchange *x)
+{
+        x->request->body_cut = true;
+        reset(c, x, NGHTTP2_CANCEL);
+        finish(c, x);
 }
 
 static void ended(struct connection *c, struct exchange *x, uint32_t code)
@@ -122,10 +139,13 @@ static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, con
                 size_t room = x->target->config.answer_max - MIN_OF(x->body.n, x->target->config.answer_max);
 
                 buf_add(&x->body, data, MIN_OF(n, room));
+                x->body_n += n;
                 x->request->body_cut = x->request->body_cut || n > room;
                 if (x->target->config.answer_member)
                         json_pick_feed(&x->pick, (struct str){ (const char *)data, n });
-                if (exchange_takes(x, x->body.n))
+                if (x->body_n > x->target->config.answer_read_max)
+                        answered_enough(cookie, x);
+                else if (exchange_takes(x, x->body.n))
                         (void)nghttp2_session_consume_stream(s, stream, n);
                 else
                         x->unread += n;
@@ -151,8 +171,7 @@ static void take_back(struct connection *c)
                 if (x->written)
                         return;
                 detach(c, x);
-                (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream,
-                                                NGHTTP2_CANCEL);
+                reset(c, x, NGHTTP2_CANCEL);
                 pool_wait(x, true);
         }
 }
@@ -517,6 +536,7 @@ static void http2_start(struct connection *c, struct exchange *x)
         x->began = loop_now(client_of(c)->loop);
         x->sent = x->headroom;
         x->answering = false;
+        x->body_n = 0;
         x->fault = NULL;
         buf_reset(&x->head);
         buf_reset(&x->body);
@@ -546,7 +566,7 @@ static void http2_cancel(struct connection *c, struct exchange *x)
         if (fell_silent(c, x))
                 connection_stop(c);
         (void)nghttp2_session_set_stream_user_data(c->http2->session, x->stream, NULL);
-        (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream, NGHTTP2_CANCEL);
+        reset(c, x, NGHTTP2_CANCEL);
         write_soon(c);
 }
 

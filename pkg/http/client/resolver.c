@@ -4,8 +4,13 @@
 #include <ares.h>
 #include <netdb.h>
 
-struct watch {
-        struct watch *next;
+#include "base/watch.h"
+#include "log/log.h"
+
+static const char CONFIGURATION[] = "/etc/resolv.conf";
+
+struct listened { /* a socket of c-ares */
+        struct listened *next;
         struct resolver *resolver;
         struct loop_io *io;
         ares_socket_t fd;
@@ -15,9 +20,13 @@ struct resolver {
         struct loop *loop;
         ares_channel channel;
         struct task timer;
-        struct watch *watches;
+        struct listened *sockets;
         struct question *questions;
-        bool freeing;
+        struct watch file; /* with the name servers; open once something was asked */
+        struct task changed;
+        char *path; /* of that file, and the servers' port, instead of the system's; NULL: the system's */
+        uint16_t port;
+        bool servers, freeing; /* the servers were given */
 };
 
 struct question {
@@ -38,11 +47,11 @@ static void arm(struct resolver *r)
 
 static void on_event(void *cookie, int events)
 {
-        struct watch *w = cookie;
+        struct listened *w = cookie;
         struct resolver *r = w->resolver;
         ares_socket_t fd = w->fd;
 
-        /* The watch may be freed by the call. */
+        /* It may be freed by the call. */
         ares_process_fd(r->channel, events & LOOP_READABLE ? fd : ARES_SOCKET_BAD,
                         events & LOOP_WRITABLE ? fd : ARES_SOCKET_BAD);
         arm(r);
@@ -59,7 +68,7 @@ static void on_timer(struct task *t, usec now UNUSED)
 static void on_socket(void *cookie, ares_socket_t fd, int readable, int writable)
 {
         struct resolver *r = cookie;
-        struct watch **at = &r->watches, *w;
+        struct listened **at = &r->sockets, *w;
 
         while (*at && (*at)->fd != fd)
                 at = &(*at)->next;
@@ -82,8 +91,8 @@ static void on_socket(void *cookie, ares_socket_t fd, int readable, int writable
                         free(w);
                         return;
                 }
-                w->next = r->watches;
-                r->watches = w;
+                w->next = r->sockets;
+                r->sockets = w;
         }
         loop_io_want(w->io, (readable ? LOOP_READABLE : 0) | (writable ? LOOP_WRITABLE : 0));
 }
@@ -96,21 +105,69 @@ enum { OPTIONS = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB | 
 enum { OPTIONS = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB };
 #endif
 
+static int open_channel(struct resolver *r, ares_channel *out)
+{
+        struct ares_options options = { .timeout = 2000,
+                                        .tries = 3,
+                                        .sock_state_cb = on_socket,
+                                        .sock_state_cb_data = r,
+                                        .resolvconf_path = r->path,
+                                        .udp_port = r->port,
+                                        .tcp_port = r->port };
+        int more = r->path ? ARES_OPT_RESOLVCONF | ARES_OPT_UDP_PORT | ARES_OPT_TCP_PORT : 0;
+
+        return ares_init_options(out, &options, OPTIONS | more);
+}
+
+/* The name servers are read once by c-ares, and may be others by now: a process may be older than the network
+ * that it is in. What is open is asked again. */
+static void replace_channel(struct resolver *r)
+{
+        ares_channel before = r->channel, fresh;
+        int status = open_channel(r, &fresh);
+
+        if (status != ARES_SUCCESS) {
+                log_warn("the name servers have changed, and those from before are asked still",
+                         LOG_S("error", ares_strerror(status)));
+                return;
+        }
+        r->channel = fresh;
+        ares_destroy(before);
+        arm(r);
+}
+
+static void on_changed(struct task *t, usec now UNUSED)
+{
+        struct resolver *r = CONTAINER_OF(t, struct resolver, changed);
+
+        if (!r->servers)
+                replace_channel(r);
+}
+
+/* Before the first question. The file may be another since the channel was made. */
+static int watch_file(struct resolver *r, struct error *err)
+{
+        if (watch_is_open(&r->file) || r->servers)
+                return 0;
+        if (watch_open(&r->file, r->loop, r->path ? r->path : CONFIGURATION, &r->changed, err) < 0)
+                return -1;
+        replace_channel(r);
+        return 0;
+}
+
 int resolver_new(struct resolver **out, struct loop *loop, struct error *err)
 {
         struct resolver *r = calloc(1, sizeof(*r));
-        struct ares_options options = {
-                .timeout = 2000, .tries = 3, .sock_state_cb = on_socket, .sock_state_cb_data = r
-        };
         int status;
 
         if (!r)
                 return error_memory(err);
         r->loop = loop;
         r->timer.turn = on_timer;
+        r->changed.turn = on_changed;
         status = ares_library_init(ARES_LIB_INIT_ALL);
         if (status == ARES_SUCCESS)
-                status = ares_init_options(&r->channel, &options, OPTIONS);
+                status = open_channel(r, &r->channel);
         if (status != ARES_SUCCESS) {
                 free(r);
                 return error_set(err, ERROR_SYSTEM, "start the resolver: %s", ares_strerror(status));
@@ -123,9 +180,22 @@ int resolver_use_servers(struct resolver *r, const char *servers, struct error *
 {
         int status = ares_set_servers_ports_csv(r->channel, servers);
 
+        r->servers = true;
         return status == ARES_SUCCESS ? 0
                                       : error_set(err, ERROR_INVALID, "name servers \"%s\": %s", servers,
                                                   ares_strerror(status));
+}
+
+int resolver_use_file(struct resolver *r, const char *path, uint16_t port, struct error *err)
+{
+        watch_close(&r->file);
+        free(r->path);
+        r->path = str_dup(str_of(path));
+        if (!r->path)
+                return error_memory(err);
+        r->port = port;
+        replace_channel(r);
+        return 0;
 }
 
 struct resolver *resolver_free(struct resolver *r)
@@ -133,9 +203,12 @@ struct resolver *resolver_free(struct resolver *r)
         if (!r)
                 return NULL;
         r->freeing = true;
+        watch_close(&r->file);
         ares_destroy(r->channel); /* ends open queries through their callbacks, and closes the sockets */
         ares_library_cleanup();
         loop_forget(r->loop, &r->timer);
+        loop_forget(r->loop, &r->changed);
+        free(r->path);
         free(r);
         return NULL;
 }
@@ -214,10 +287,16 @@ static void tell(struct question *q, int status, const struct ares_addrinfo *inf
         free(found);
 }
 
+static void ask(struct question *);
+
 static void on_answer(void *cookie, int status, int timeouts UNUSED, struct ares_addrinfo *info)
 {
         struct question *q = cookie;
 
+        if (status == ARES_EDESTRUCTION && !q->resolver->freeing && q->done) {
+                ask(q); /* there is another channel now */
+                return;
+        }
         for (struct question **at = &q->resolver->questions; *at; at = &(*at)->next)
                 if (*at == q) {
                         *at = q->next;
@@ -229,24 +308,32 @@ static void on_answer(void *cookie, int status, int timeouts UNUSED, struct ares
         free(q);
 }
 
-void resolver_ask(struct resolver *r, const char *host,
-                  void (*done)(void *, const struct resolved *, const struct error *), void *cookie)
+static void ask(struct question *q)
 {
         struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC,
                                              .ai_flags = ARES_AI_NOSORT,
                                              .ai_socktype = SOCK_STREAM };
+
+        ares_getaddrinfo(q->resolver->channel, q->host, NULL, &hints, on_answer, q);
+}
+
+void resolver_ask(struct resolver *r, const char *host,
+                  void (*done)(void *, const struct resolved *, const struct error *), void *cookie)
+{
         struct question *q = calloc(1, sizeof(*q));
         struct error err;
 
-        if (!q) {
+        if (!q)
                 (void)error_memory(&err);
+        if (!q || watch_file(r, &err) < 0) {
+                free(q);
                 done(cookie, NULL, &err);
                 return;
         }
         *q = (struct question){ .next = r->questions, .resolver = r, .done = done, .cookie = cookie };
         r->questions = q;
         memcpy(q->host, host, MIN_OF(strlen(host), sizeof(q->host) - 1));
-        ares_getaddrinfo(r->channel, host, NULL, &hints, on_answer, q);
+        ask(q);
         arm(r);
 }
 

@@ -1,5 +1,5 @@
-/* Resolves names without blocking: one c-ares channel per loop. Loop's thread. The caller takes care of the
- * TTL. */
+/* Resolves names without blocking: one c-ares channel per loop, another one once /etc/resolv.conf is another.
+ * Loop's thread. The caller takes care of the TTL. */
 #pragma once
 
 #include "base/loop.h"
@@ -15,6 +15,8 @@ struct resolved {
 int resolver_new(struct resolver **, struct loop *, struct error *) MUST_CHECK;
 /* Asks these servers, "ADDRESS[:PORT],…", instead of the system's. */
 int resolver_use_servers(struct resolver *, const char *servers, struct error *) MUST_CHECK;
+/* Asks the servers that this file names instead of /etc/resolv.conf, on this port. */
+int resolver_use_file(struct resolver *, const char *path, uint16_t port, struct error *) MUST_CHECK;
 /* open queries are dropped without an answer; NULL is fine */
 struct resolver *resolver_free(struct resolver *);
 /* done is called once, perhaps before this returns, with err NULL or the reason. */

@@ -302,6 +302,7 @@ void tls_client_why(const SSL *ssl, const struct http_settings *settings, bool o
                 buf_text(&advice, own_certificate ? "the server refuses our client certificate"
                                                   : "the server may demand a client certificate");
                 say(&advice, own_certificate ? ": give one that it trusts in " : ": give one in ", setting);
-        }
+        } else if (strstr(why, "wrong version number") || strstr(why, "record layer failure"))
+                buf_text(&advice, "the server does not speak TLS here: is the URL to begin with http://?");
         buf_printf(out, advice.n ? "%s (%s)" : "%s%s", advice.n ? advice.p : "", why);
 }

@@ -324,12 +324,21 @@ static void what_tls_holds_is_seen(void **state UNUSED)
         assert_int_equal(request()->status, 200);
 }
 
+static bool refuse_in_plain(struct peer *p, struct str bytes UNUSED)
+{
+        peer_say(p, STR("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"));
+        return true;
+}
+
 static void no_tls_at_all_is_named(void **state UNUSED)
 {
         server_listen(&server, "127.0.0.1", 0);
         (void)snprintf(url, sizeof(url), "https://127.0.0.1:%u/f", server.port);
         trust((struct http_tls){ 0 });
         expect_failure("connect to");
+        server.raw = refuse_in_plain;
+        expect_failure("the server does not speak TLS here: is the URL to begin with http://?");
+        server.raw = NULL;
 }
 
 int main(void)

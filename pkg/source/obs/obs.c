@@ -384,6 +384,7 @@ static int sample_of(struct str body, struct record **out, struct error *err)
 static int obs_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
                       struct error *err)
 {
+        static const char *const known[] = { "Records", "eventName and what goes with it", NULL };
         const struct obs_spec *s = t->source_spec;
         BUF_AT_END struct buf text = BUF_INIT(1 << 20), now = BUF_INIT(64);
         struct writer w;
@@ -395,7 +396,9 @@ static int obs_sample(const struct trigger *t, const struct node *document, usec
                 buf_text(&text, "{\"Records\":[");
                 node_write(document, &w);
                 buf_text(&text, "]}");
-        } else {
+        } else if (shape_members(document, known, err) < 0)
+                return -1;
+        else {
                 time_format(&now, wall);
                 buf_printf(
                         &text,

@@ -159,21 +159,44 @@ static json_t *sample_body(usec wall, const char *topic_urn, const struct node *
         return body;
 }
 
+/* Of an event, of one of its records, or of the notification alone: the notification. NULL: it has other
+ * members. */
+static const struct node *notification_of(const struct node *document, struct error *err)
+{
+        static const char *const of_event[] = { "record", NULL },
+                                 *const of_record[] = { "event_version", "smn", "event_source",
+                                                        "event_subscription_urn", NULL },
+                                 *const of_notification[] = { "message_attributes", "subject", "message_id",
+                                                              "topic_urn",          "type",    "message",
+                                                              "timestamp",          NULL };
+        const struct node *record = node_member(document, "record");
+
+        if (record && shape_members(document, of_event, err) < 0)
+                return NULL;
+        if (record && record->kind == NODE_LIST && record->n)
+                document = record->items[0];
+        if (node_member(document, "smn")) {
+                if (shape_members(document, of_record, err) < 0)
+                        return NULL;
+                document = node_member(document, "smn");
+        }
+        return shape_members(document, of_notification, err) < 0 ? NULL : document;
+}
+
 int smn_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
                struct error *err)
 {
         /* topicURN stands first in the specs of all that use this */
         const struct smn_spec *s = t->source_spec;
-        const struct node *record = node_member(document, "record"),
-                          *inner = record && record->kind == NODE_LIST && record->n ? record->items[0]
-                                                                                    : document;
-        json_t *body = sample_body(wall, s->topic_urn,
-                                   node_member(inner, "smn") ? node_member(inner, "smn") : inner);
-        FREE_AT_END char *text = json_dumps(body, 0);
+        const struct node *inner = notification_of(document, err);
+        json_t *body = inner ? sample_body(wall, s->topic_urn, inner) : NULL;
+        FREE_AT_END char *text = body ? json_dumps(body, 0) : NULL;
         struct notification n;
         struct smn_message *m;
         const char *why;
 
+        if (!inner)
+                return -1;
         json_decref(body);
         if (!text)
                 return error_memory(err);
