@@ -185,8 +185,7 @@ static void say(struct access *a, const char *why)
         bool differs;
 
         memcpy(before, a->why, sizeof(before));
-        (void)snprintf(a->why, sizeof(a->why), "%s", why);
-        text_plain(a->why);
+        text_print(a->why, sizeof(a->why), "%s", why); /* it may quote who gives tokens */
         differs = strcmp(a->why, before) != 0;
         if (differs && *why)
                 log_warn_for(a->config.log, "access", LOG_S("lacks", a->why));

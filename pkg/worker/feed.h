@@ -85,11 +85,13 @@ struct feed {
 };
 
 int feed_open_source(struct feed *, struct error *) MUST_CHECK;
-/* The source has another state: kept, logged and counted among the changes. text NULL: none. */
+/* The source has another state: kept, logged and counted among the changes. text NULL: none. The source may
+ * quote its peer: it is made plain here. */
 void feed_source_said(struct feed *, enum source_state, const char *text, usec now);
 /* Logs a reason that has changed since, once it may be; and when that is. */
 void feed_log(struct feed *, usec now);
 usec feed_log_deadline(const struct feed *);
+/* text: plain, as the sender and the engine say it. NULL: none */
 void feed_delivery_said(struct feed *, enum delivery_state, const char *text);
 
 int pull_new(struct feed **, const struct feed_config *, const struct delivery_config *,

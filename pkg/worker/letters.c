@@ -308,6 +308,14 @@ void letters_cancel(struct letters *l, uint32_t number, const struct sending *of
 
 /* ---- outcomes ----------------------------------------------------------- */
 
+/* An error's text is plain. */
+static void say_error(struct letters *l, const struct error *why)
+{
+        size_t n = text_copy(l->text, sizeof(l->text), "dead letter: ");
+
+        (void)text_copy(l->text + n, sizeof(l->text) - n, why->text);
+}
+
 static void http_outcome(struct letters *l, const struct letter *letter, struct answer *a)
 {
         const struct http_request *c = &letter->request;
@@ -323,11 +331,10 @@ static void http_outcome(struct letters *l, const struct letter *letter, struct 
         else if (c->status == 413 && was_refused(l, n))
                 a->kind = ANSWER_TOO_LARGE;
         if (failed)
-                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.300s", c->request.error.text);
+                say_error(l, &c->request.error);
         else
-                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.200s answered %d: %.*s", l->url,
-                               c->status, (int)MIN_OF(c->body.n, (size_t)120), c->body.p ? c->body.p : "");
-        text_plain(l->text);
+                text_print(l->text, sizeof(l->text), "dead letter: %.200s answered %d: " STR_FMT, l->url,
+                           c->status, STR_ARG(text_clip(c->body, 120)));
 }
 
 /* false: nobody waits for it. */
@@ -344,8 +351,10 @@ static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delive
                                       : cut             ? ANSWER_TOO_LARGE
                                                         : ANSWER_RETRY,
                               .text = l->text };
-        (void)snprintf(l->text, sizeof(l->text), "dead letter: %.380s",
-                       delivery->failed ? delivery->error.text : "");
+        if (delivery->failed)
+                say_error(l, &delivery->error);
+        else
+                l->text[0] = 0;
         if (!awaited && !delivery->failed)
                 s->state = SENT_ARRIVED;
         else
@@ -380,11 +389,13 @@ struct sending *letters_take(struct letters *l, struct answer *a)
 const char *letters_trouble(struct letters *l)
 {
         const char *why = l->awaited ? kafka_producer_trouble(l->producer) : NULL;
+        int n;
 
         if (!why)
                 return NULL;
-        (void)snprintf(l->trouble, sizeof(l->trouble), "dead letter: topic %s: %.300s",
-                       l->trigger->delivery->dead_letter->kafka->topic, why);
+        n = snprintf(l->trouble, sizeof(l->trouble),
+                     "dead letter: topic %.250s: ", l->trigger->delivery->dead_letter->kafka->topic);
+        (void)text_copy(l->trouble + n, sizeof(l->trouble) - (size_t)n, why);
         return l->trouble;
 }
 

@@ -39,12 +39,9 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
 {
         *out = p->feed->status;
         out->delivery = p->delivery;
-        (void)snprintf(out->delivery_text, sizeof(out->delivery_text), "%s", p->delivery_text);
+        memcpy(out->delivery_text, p->delivery_text, sizeof(out->delivery_text));
         out->changes += p->changes;
         out->warnings = p->warnings;
-        text_plain(out->source_text);
-        text_plain(out->delivery_text);
-        text_plain(out->warnings.lost_text);
         p->feed->ops->count(p->feed, out);
         if (p->config.cloud && trigger_cloud(p->config.trigger))
                 out->clock_skew = cloud_skew(p->config.cloud);
@@ -57,10 +54,11 @@ void pipeline_shown(const struct pipeline *p, const char *failure, struct pipeli
         else
                 *out = (struct pipeline_status){ .stopped = true, .lag = -1, .unsaved = -1 };
         if (failure) {
+                size_t n = text_copy(out->source_text, sizeof(out->source_text),
+                                     p ? "its change can't be started, and it goes on as it was: " : "");
+
                 out->source = SOURCE_FAILED;
-                (void)snprintf(out->source_text, sizeof(out->source_text), "%s%s",
-                               p ? "its change can't be started, and it goes on as it was: " : "", failure);
-                text_plain(out->source_text);
+                (void)text_copy(out->source_text + n, sizeof(out->source_text) - n, failure);
         } else if (!p)
                 (void)snprintf(out->source_text, sizeof(out->source_text), "waits for its turn to start");
 }
@@ -79,6 +77,7 @@ static void tell_state(struct pipeline *p)
 {
         const char *why, *trouble = sender_trouble(p->sender), *text = p->feed->status.delivery_text;
         enum delivery_state state = p->feed->status.delivery;
+        char fresh[sizeof(p->delivery_text)];
         bool ready = sender_ready(p->sender, &why);
 
         if (!ready && why) {
@@ -88,10 +87,11 @@ static void tell_state(struct pipeline *p)
                 text = trouble;
         else if (ready && !*text && sender_notes(p->sender))
                 text = sender_notes(p->sender);
-        if (state == p->delivery && strncmp(text, p->delivery_text, sizeof(p->delivery_text) - 1) == 0)
+        (void)text_copy(fresh, sizeof(fresh), text);
+        if (state == p->delivery && strcmp(fresh, p->delivery_text) == 0)
                 return;
         p->delivery = state;
-        (void)snprintf(p->delivery_text, sizeof(p->delivery_text), "%s", text);
+        memcpy(p->delivery_text, fresh, sizeof(fresh));
         p->changes++;
 }
 
@@ -182,7 +182,7 @@ static void told(void *cookie, const struct notice *n)
         count->lost += n->lost;
         count->loses = count->loses || n->lost;
         if (n->lost)
-                (void)snprintf(p->warnings.lost_text, sizeof(p->warnings.lost_text), "%s", n->text);
+                (void)text_copy(p->warnings.lost_text, sizeof(p->warnings.lost_text), n->text);
         p->warnings.lost += n->lost;
         p->changes++;
         loop_ready(p->config.loop, &p->task);

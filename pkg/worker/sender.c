@@ -271,16 +271,15 @@ static void partial(struct sender *s, const struct sending *o, struct answer *a)
                              o->records, o->n, s->places, &all, &s->words);
         if (all) {
                 a->kind = ANSWER_RETRY;
-                (void)snprintf(s->text, sizeof(s->text), "%.120s: %s", s->config.sink,
-                               s->words.p ? s->words.p : "");
+                text_print(s->text, sizeof(s->text), "%.120s: %s", s->config.sink,
+                           s->words.p ? s->words.p : "");
         } else if (n) {
                 a->kind = n == o->n && o->n == 1 ? ANSWER_RETRY : ANSWER_PARTIAL;
                 a->failed = s->places;
                 a->failed_n = n;
-                (void)snprintf(s->text, sizeof(s->text),
-                               "%.120s: %zu of %u records failed, the first is %.*s", s->config.sink, n, o->n,
-                               (int)MIN_OF(o->records[s->places[0]]->id.n, (size_t)160),
-                               o->records[s->places[0]]->id.p);
+                text_print(s->text, sizeof(s->text),
+                           "%.120s: %zu of %u records failed, the first is " STR_FMT, s->config.sink, n, o->n,
+                           STR_ARG(text_clip(o->records[s->places[0]]->id, 160)));
         }
 }
 
@@ -310,7 +309,7 @@ static void answered(struct sender *s, const struct sending *o, struct answer *a
                  * request itself makes impossible stays so. */
                 a->kind = why->kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
                 a->overload = why->kind == ERROR_UNREACHABLE || why->kind == ERROR_TIMEOUT;
-                (void)snprintf(s->text, sizeof(s->text), "%.390s", why->text);
+                (void)text_copy(s->text, sizeof(s->text), why->text);
                 return;
         }
         a->kind = answer_kind_of(c->status);
@@ -326,10 +325,9 @@ static void answered(struct sender *s, const struct sending *o, struct answer *a
                              &(struct access_words){
                                      .text = words, .most = 160, .cut = s->cut, .shown = secrets_of(o) },
                              &quoted);
-                (void)snprintf(s->text, sizeof(s->text),
-                               quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink,
-                               c->status, quoted.p ? quoted.p : "");
-                text_plain(s->text);
+                text_print(s->text, sizeof(s->text),
+                           quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink,
+                           c->status, quoted.p ? quoted.p : "");
         }
         if (c->status == 401 && s->access && access_refused(s->access, o->shown))
                 a->kind = ANSWER_RETRY;
@@ -341,13 +339,15 @@ static void answered(struct sender *s, const struct sending *o, struct answer *a
 static void init_failed(struct sender *s, usec retry_after, const char *why)
 {
         usec now = loop_now(s->config.loop);
+        size_t n;
 
         s->init = INIT_WAITS;
         s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff,
                                                s->delivery->retry->max_backoff, s->init_failures++,
                                                10 * USEC_MSEC);
         s->init_at = MAX_OF(s->init_at, now + MIN_OF(retry_after, s->delivery->retry->retry_after_max));
-        (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", why);
+        n = text_copy(s->init_why, sizeof(s->init_why), "initialization: ");
+        (void)text_copy(s->init_why + n, sizeof(s->init_why) - n, why);
 }
 
 static void init_answered(struct sender *s)
@@ -370,9 +370,8 @@ static void init_answered(struct sender *s)
                 (void)access_refused(s->access, s->init_shown);
         access_quote(s->access, &(struct access_words){ .text = c->body, .most = 160, .cut = c->body_cut },
                      &quoted);
-        (void)snprintf(why, sizeof(why), "%.100s answered %d: %.160s", s->config.trigger->function->init_path,
-                       c->status, quoted.p ? quoted.p : "");
-        text_plain(why);
+        text_print(why, sizeof(why), "%.100s answered %d: %.160s", s->config.trigger->function->init_path,
+                   c->status, quoted.p ? quoted.p : "");
         init_failed(s, c->retry_after, why);
 }
 
