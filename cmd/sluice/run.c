@@ -15,10 +15,11 @@
 #include "table.h"
 
 static const usec GRACE = 20 * USEC_SEC, REFRESH = 500 * USEC_MSEC;
-/* What is shown of each Trigger takes time where there are thousands: a twentieth of all, at most. */
-enum { LOOK_SHARE = 20 };
-/* And no more than so many in one pass of the loop: a millisecond's worth, or two where each is printed. */
-enum { LOOK_MOST = 256 };
+/* How often the count is looked at where --events sets an end. */
+static const usec COUNTING = 50 * USEC_MSEC;
+/* Walks may take one twentieth of the time, and no more Triggers in one pass of the loop than take a
+ * millisecond, or two if each is printed. */
+enum { WALK_SHARE = 20, WALK_MOST = 256 };
 
 struct known { /* a Trigger of the files */
         UT_hash_handle hh;
@@ -30,6 +31,18 @@ struct known { /* a Trigger of the files */
         char key[];     /* namespace/name */
 };
 
+/* A walk past all Triggers, which shows what changed and counts what was delivered. There may be thousands,
+ * so that it takes several passes of the loop. */
+struct walk {
+        struct task task; /* continues it */
+        bool under_way;
+        bool outdated;      /* something changed since it began, so that another one must follow */
+        uint64_t delivered; /* by those that it has passed */
+        usec spent;         /* time it took so far */
+        usec held_until; /* lines are held back until then, since they came too fast; USEC_NEVER: none is */
+        usec next;       /* the next one must not begin before */
+};
+
 struct run {
         struct loop *loop;
         struct host *host;
@@ -37,15 +50,10 @@ struct run {
         bool terminal, stopping, stopped;
         bool begun; /* each Trigger of the start has had its turn */
         usec grace;
-        bool failed; /* a Trigger could not be started */
-        usec next_draw, next_look;
-        struct task walk; /* goes on looking at them */
-        bool walking;
-        bool news;       /* came since the first was looked at */
-        uint64_t so_far; /* delivered, by those that were looked at */
-        usec spent;
-        usec next_line; /* when changes are shown that came too fast */
-        int64_t most;   /* events to deliver before it ends; 0: no end */
+        bool failed;    /* a Trigger could not be started */
+        usec next_draw; /* of the table; USEC_NEVER: there is none */
+        struct walk walk;
+        int64_t most; /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
         size_t rows_n, rows_cap;
         struct known *known;
@@ -95,8 +103,8 @@ static struct known *find_known(const struct run *r, const struct trigger *t, st
         return k;
 }
 
-/* A line for what is news; after a few in a row one a second. One that finds no reader is shown with the next
- * change. */
+/* Prints a line if the Trigger changed. After ten lines in a row a Trigger gets one a second, and the rest is
+ * held back. If nobody reads standard output just now, the line comes with the next change. */
 static void show_line(struct run *r, const struct host_entry *e, const struct table_row *row)
 {
         const struct bucket_rate apart = bucket_rate(1, USEC_SEC, 10);
@@ -106,7 +114,7 @@ static void show_line(struct run *r, const struct host_entry *e, const struct ta
         if (!k || (k->shown && k->changes == e->changes))
                 return;
         if (!bucket_gives(&apart, k->lines_paid, r->now)) {
-                r->next_line = MIN_OF(r->next_line, bucket_at(&apart, k->lines_paid, r->now));
+                r->walk.held_until = MIN_OF(r->walk.held_until, bucket_at(&apart, k->lines_paid, r->now));
                 return;
         }
         if (!table_line(row, r->now))
@@ -121,7 +129,7 @@ static void show_one(void *cookie, const struct host_entry *e)
         struct run *r = cookie;
         struct table_row row = { .trigger = e->trigger, .status = e->status };
 
-        r->so_far += e->status.stats.accepted;
+        r->walk.delivered += e->status.stats.accepted;
         if ((!e->runs && !e->failure) || (e->waits && !r->terminal))
                 return;
         if (!r->terminal) {
@@ -138,21 +146,6 @@ static void show_one(void *cookie, const struct host_entry *e)
                 r->rows_cap = cap;
         }
         r->rows[r->rows_n++] = row;
-}
-
-/* Some of them; the rows of a terminal's table are drawn while they are there. true: there are more. */
-static bool show_some(struct run *r, usec now)
-{
-        r->now = now;
-        if (host_each_some(r->host, r->terminal ? SIZE_MAX : LOOK_MOST, show_one, r))
-                return true;
-        r->delivered = r->so_far;
-        if (now < r->next_draw)
-                return false;
-        if (r->terminal)
-                table_draw(r->rows, r->rows_n, now);
-        r->next_draw = r->terminal ? now + REFRESH : USEC_NEVER;
-        return false;
 }
 
 /* A listener is there only where a Trigger needs one. */
@@ -199,41 +192,74 @@ static void say_changed(struct run *r)
         r->applied = r->removed = 0;
 }
 
-static void begin_look(struct run *r)
+/* ---- the walk ------------------------------------------------------------ */
+
+static void begin_walk(struct run *r)
 {
+        struct walk *w = &r->walk;
+
         say_begun(r);
         say_changed(r);
-        r->walking = true;
-        r->news = false;
+        w->under_way = true;
+        w->outdated = false;
+        w->delivered = 0;
+        w->spent = 0;
+        w->held_until = USEC_NEVER;
         r->rows_n = 0;
-        r->so_far = 0;
-        r->spent = 0;
-        r->next_line = USEC_NEVER;
 }
 
-/* Seldom, where there is much to look at. When it is to be called again, if nothing changes before. */
-static usec look(struct run *r, usec now)
+/* Passes the next few. true: there are more. On a terminal it passes all at once: the rows of the table
+ * borrow from the Triggers, which may be gone in the next pass of the loop. */
+static bool continue_walk(struct run *r, usec now)
 {
-        usec begun = clock_monotonic(&system_clock), next;
+        usec begun = clock_monotonic(&system_clock);
         bool more;
 
-        if (!r->walking && now < r->next_look)
-                return r->next_look;
-        if (!r->walking)
-                begin_look(r);
-        more = show_some(r, now);
-        r->spent += clock_monotonic(&system_clock) - begun;
-        if (more) {
-                loop_ready(r->loop, &r->walk);
+        r->now = now;
+        more = host_each_some(r->host, r->terminal ? SIZE_MAX : WALK_MOST, show_one, r);
+        if (!more && r->terminal && now >= r->next_draw) {
+                table_draw(r->rows, r->rows_n, now);
+                r->next_draw = now + REFRESH;
+        }
+        r->walk.spent += clock_monotonic(&system_clock) - begun;
+        return more;
+}
+
+static void finish_walk(struct run *r, usec now)
+{
+        struct walk *w = &r->walk;
+
+        w->under_way = false;
+        w->next = now + WALK_SHARE * w->spent;
+        r->delivered = w->delivered;
+}
+
+/* When another walk is due, even if nothing changes. */
+static usec next_walk(const struct run *r, usec now)
+{
+        const struct walk *w = &r->walk;
+        usec due = MIN_OF(r->next_draw, w->held_until);
+
+        if (w->outdated)
+                return w->next;
+        return r->most ? MIN_OF(due, now + COUNTING) : due;
+}
+
+/* Does what is due of a walk. Returns when to be called again, if nothing changes before. */
+static usec walk(struct run *r, usec now)
+{
+        struct walk *w = &r->walk;
+
+        if (!w->under_way && now < w->next)
+                return w->next;
+        if (!w->under_way)
+                begin_walk(r);
+        if (continue_walk(r, now)) {
+                loop_ready(r->loop, &w->task);
                 return USEC_NEVER;
         }
-        r->walking = false;
-        r->next_look = now + LOOK_SHARE * r->spent;
-        if (r->news) /* perhaps of one that was looked at before */
-                return r->next_look;
-        next = MIN_OF(r->next_draw, r->next_line);
-        /* With an end in sight it looks more often than it prints. */
-        return r->most ? MIN_OF(next, now + 50 * USEC_MSEC) : next;
+        finish_walk(r, now);
+        return next_walk(r, now);
 }
 
 static void go_on(struct run *r, usec now)
@@ -243,7 +269,7 @@ static void go_on(struct run *r, usec now)
 
         say_listening(r);
         if (!ended)
-                next = look(r, now);
+                next = walk(r, now);
         if (r->most && r->delivered >= (uint64_t)r->most)
                 stop(r);
         if (ended && !r->stopped) {
@@ -254,15 +280,16 @@ static void go_on(struct run *r, usec now)
         loop_arm(r->loop, &r->task, next);
 }
 
+/* The host made it ready: something changed. */
 static void observe(struct task *t, usec now)
 {
         struct run *r = CONTAINER_OF(t, struct run, task);
 
-        r->news = true;
+        r->walk.outdated = true;
         go_on(r, now);
 }
 
-static void walk_on(struct task *t, usec now) { go_on(CONTAINER_OF(t, struct run, walk), now); }
+static void walk_on(struct task *t, usec now) { go_on(CONTAINER_OF(t, struct run, walk.task), now); }
 
 /* ---- Triggers ----------------------------------------------------------- */
 
@@ -472,6 +499,7 @@ static int start(struct run *r, struct file_set *set, struct error *err)
 static void turn_loop(struct run *r)
 {
         r->terminal = table_is_terminal();
+        r->next_draw = r->terminal ? 0 : USEC_NEVER;
         if (r->terminal)
                 table_begin();
         loop_ready(r->loop, &r->task);
@@ -486,7 +514,7 @@ static void clean_up(struct run *r)
         (void)files_free(r->files);
         if (r->loop) {
                 loop_forget(r->loop, &r->task);
-                loop_forget(r->loop, &r->walk);
+                loop_forget(r->loop, &r->walk.task);
                 loop_forget(r->loop, &r->was_read);
         }
         (void)loop_free(r->loop);
@@ -577,7 +605,7 @@ static int run_files(struct run *r)
 int cmd_run(int argc, char **argv)
 {
         struct run r = { .task = { .turn = observe },
-                         .walk = { .turn = walk_on },
+                         .walk.task = { .turn = walk_on },
                          .was_read = { .turn = on_read },
                          .grace = GRACE,
                          .listen = { .address = "127.0.0.1:8080" } };
