@@ -15,19 +15,19 @@
 #include "table.h"
 
 static const usec GRACE = 20 * USEC_SEC, REFRESH = 500 * USEC_MSEC;
-/* How often the count is looked at where --events sets an end. */
+/* How often events are counted when --events sets an end. */
 static const usec COUNTING = 50 * USEC_MSEC;
 /* Walks may take one twentieth of the time, and no more Triggers in one pass of the loop than take a
  * millisecond, or two if each is printed. */
 enum { WALK_SHARE = 20, WALK_MOST = 256 };
 
-struct known { /* a Trigger of the files */
+struct known { /* a Trigger that was read from the files */
         UT_hash_handle hh;
-        struct digest digest; /* of how it is wanted */
-        uint64_t changes;     /* that were printed */
+        struct digest digest; /* of what the files say */
+        uint64_t changes;     /* changes of its status when its last line was printed */
         int64_t lines_paid;   /* struct bucket_rate */
         bool shown;
-        uint64_t round; /* the last in which it was in the files */
+        uint64_t round; /* the last reading that had it */
         char key[];     /* namespace/name */
 };
 
@@ -48,7 +48,7 @@ struct run {
         struct host *host;
         struct task task; /* observes the host */
         bool terminal, stopping, stopped;
-        bool begun; /* each Trigger of the start has had its turn */
+        bool begun; /* the host has tried to start each of the first Triggers */
         usec grace;
         bool failed;    /* a Trigger could not be started */
         usec next_draw; /* of the table; USEC_NEVER: there is none */
@@ -58,7 +58,7 @@ struct run {
         size_t rows_n, rows_cap;
         struct known *known;
         uint64_t rounds;
-        size_t applied, removed; /* by changed files, and not told yet */
+        size_t applied, removed; /* since the last log line about changed files */
         uint64_t delivered;
         usec now;
         const char *secrets; /* a folder; NULL: none */
@@ -67,8 +67,8 @@ struct run {
         struct strings paths; /* of files with Triggers */
         struct files *files;
         const char *state, *admin_address;
-        bool listening;       /* and that was said */
-        struct task was_read; /* the files, again */
+        bool listening;       /* the port was printed or written */
+        struct task was_read; /* made ready when changed files were read */
 };
 
 static void stop(struct run *r)
@@ -86,7 +86,7 @@ static void on_signal(void *cookie, int number)
         struct run *r = cookie;
 
         if (r->stopping)
-                _exit(128 + number); /* the second time: at once, and as a shell tells of it */
+                _exit(128 + number); /* the second signal ends it at once, with the exit code of a shell */
         stop(r);
 }
 
@@ -148,7 +148,7 @@ static void show_one(void *cookie, const struct host_entry *e)
         r->rows[r->rows_n++] = row;
 }
 
-/* A listener is there only where a Trigger needs one. */
+/* There is a listener only if a Trigger needs one. */
 static void say_listening(struct run *r)
 {
         uint16_t port = host_listen_port(r->host);
@@ -168,7 +168,8 @@ static void count_failure(void *cookie, const struct host_entry *e)
         *(size_t *)cookie += e->failure != NULL;
 }
 
-/* Of the start: one that can't be started is told, and does not end the others. */
+/* After the start: ends if no Trigger could be started. If only some failed, the others run, and the exit
+ * code tells. */
 static void say_begun(struct run *r)
 {
         size_t n = HASH_COUNT(r->known), failures = 0;
@@ -293,7 +294,7 @@ static void walk_on(struct task *t, usec now) { go_on(CONTAINER_OF(t, struct run
 
 /* ---- Triggers ----------------------------------------------------------- */
 
-/* What only a cluster has. */
+/* Refuses what needs a cluster. */
 static int runs_alone(const struct run *r, const struct trigger *t, struct error *err)
 {
         if (t->delivery->dead_letter && t->delivery->dead_letter->ref)
@@ -314,7 +315,7 @@ static int runs_alone(const struct run *r, const struct trigger *t, struct error
         return 0;
 }
 
-/* Takes the Trigger. now: at once, so that a failure is known here; otherwise soon. */
+/* Takes the Trigger. now: starts it at once and returns its failure; otherwise the host starts it soon. */
 static int set_trigger(struct run *r, struct trigger *t, bool now, struct error *err)
 {
         const struct host_options options = { .sink = t->sink->uri };
@@ -367,7 +368,7 @@ static void forget_all(struct run *r)
         }
 }
 
-/* Those that are in no file any more. */
+/* Removes the Triggers that the last reading did not find. */
 static void remove_missing(struct run *r)
 {
         for (struct known *k = r->known, *next; k; k = next) {
@@ -380,14 +381,14 @@ static void remove_missing(struct run *r)
                 buf_str(&space, namespace_);
                 buf_char(&space, 0);
                 if (space.failed)
-                        continue; /* the next change removes it */
+                        continue; /* out of memory: removed at the next change */
                 host_remove(r->host, space.p, name.p, loop_now(r->loop) + r->grace);
                 r->removed++;
                 forget(r, k);
         }
 }
 
-/* A Trigger that is as it was goes on undisturbed, unless it could not be started. */
+/* An unchanged Trigger is left alone, unless it failed to start. */
 static bool is_as_it_was(const struct run *r, const struct known *k, const struct trigger *t,
                          const struct digest *d)
 {
@@ -409,8 +410,8 @@ static int apply(struct run *r, struct trigger **of, const struct digest *d, str
         return set_trigger(r, TAKE(*of), r->rounds == 1 && HASH_COUNT(r->known) == 1, err);
 }
 
-/* What the files say, instead of what they said before. This takes about a microsecond for each Trigger; the
- * host starts and stops them afterwards, so that nothing is ever of two states of the files. */
+/* Replaces the wanted state by that of the files: about a microsecond for each Trigger. The host starts and
+ * stops them afterwards, so that a mixture of two states is never wanted. */
 static int apply_all(struct run *r, struct file_set *set, struct error *err)
 {
         const struct triggers *all = &set->triggers;
@@ -581,7 +582,7 @@ static int read_and_start(struct run *r, struct error *err)
         return result;
 }
 
-/* Runs until the end. */
+/* Returns the exit code. */
 static int run_files(struct run *r)
 {
         struct error err;
@@ -598,7 +599,7 @@ static int run_files(struct run *r)
                 turn_loop(r);
         result = result < 0 ? 1 : r->failed;
         if (r->host && !host_stopped(r->host))
-                end_at_once(result); /* what hangs can't be freed */
+                end_at_once(result); /* a source that hangs can't be freed */
         return result;
 }
 

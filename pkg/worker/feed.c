@@ -14,8 +14,8 @@ int feed_open_source(struct feed *f, struct error *err)
         return 0;
 }
 
-/* A state that stays is logged with its first reason, and for another one at most so often: the status shows
- * the newest. */
+/* A new state is logged at once. While it lasts, a changed reason is logged no more often than this; the
+ * status always shows the newest. */
 static const usec LOGGED_APART = 30 * USEC_SEC;
 
 static void log_source(struct feed *f, usec now)

@@ -8,12 +8,12 @@
 #include "worker/sender.h"
 #include "worker/target.h"
 
-/* A letter on its way to a topic, which can't be called back. */
+/* A letter that was given to the Kafka producer, and can't be cancelled. */
 enum sent_state {
         SENT_FREE,
         SENT_UNDER_WAY,
         SENT_ORPHAN /* nobody waits for it */,
-        SENT_ARRIVED /* so, and it is there */
+        SENT_ARRIVED /* nobody waits for it, and it has arrived */
 };
 struct sent {
         enum sent_state state;
@@ -35,18 +35,19 @@ struct letters {
         char *url;
         struct http http;
         struct http_target *target;
-        struct letter *letters; /* by number, as the messages */
+        struct letter *letters; /* by number, like the messages */
         struct list answered;
-        struct http_request *in_use; /* its answer was taken */
+        struct http_request *in_use; /* the one whose answer is in use */
         struct buf *messages, headers;
         uint32_t most;
-        /* bytes of the largest letter that was taken, of the smallest that was too large; 0: none was */
+        /* bytes of the largest letter that was accepted, and of the smallest that was too large; 0: none was
+         */
         size_t taken, refused;
         struct kafka_producer *producer;
-        /* places for four times as many as are sent at once: those that nobody waits for are among them */
+        /* four times as many places as letters are sent at once, since abandoned ones keep theirs */
         struct sent *sent;
         uint32_t orphans, awaited;
-        /* those that were there already when they were sent again */
+        /* requests whose letter had already arrived when it was sent again */
         struct sending **arrived;
         uint32_t arrived_n;
         struct loop *loop;
@@ -123,11 +124,12 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
 
 /* ---- how large a letter may be ------------------------------------------ */
 
-/* What a record takes beside key and value, amply; a little less than what topics take by default. */
+/* A generous estimate of a record's overhead beside key and value; and a little less than the default limit
+ * of topics. */
 enum { OVERHEAD = 512, COMMON_MOST = 1000000 };
 
-/* Nothing as large as what was refused is sent any more: it is cut to what was taken before, or to half of
- * what was refused. */
+/* Letters as large as one that was refused are cut: to the largest size that was accepted, or to half of the
+ * refused size. */
 static size_t room(const struct letters *l)
 {
         size_t next = l->refused / 2;
@@ -145,8 +147,8 @@ static void was_taken(struct letters *l, size_t n)
                 l->taken = MAX_OF(l->taken, n);
 }
 
-/* false: as much was refused before, so that it could not be cut any further, or was under way meanwhile; it
- * has to wait. */
+/* The letter was refused as too large. false: cutting it further is not possible, or a smaller one was
+ * refused meanwhile; it must wait. */
 static bool was_refused(struct letters *l, size_t n)
 {
         if (l->refused && n >= l->refused)
@@ -177,14 +179,14 @@ static struct sent *sent_place(struct letters *l)
                 if (l->sent[i].state == SENT_FREE)
                         return &l->sent[i];
                 else if (l->sent[i].state == SENT_ARRIVED)
-                        arrived = &l->sent[i]; /* its record may be another worker's by now */
+                        arrived = &l->sent[i]; /* another worker may have the record by now */
         if (arrived)
                 sent_end(l, arrived);
         return arrived;
 }
 
-/* The engine waited for this letter before, gave that up, and sends it again: it may be under way still, or
- * have arrived. */
+/* The engine gave up waiting for this letter once and sends it again: it may still be under way, or have
+ * arrived. */
 static bool adopt(struct letters *l, struct sending *of, struct str id)
 {
         for (uint32_t i = 0; l->orphans && i < l->most * PLACES_PER_ONE; i++) {
