@@ -132,6 +132,21 @@ static void sending_fail(struct sender *s, struct sending *o, enum answer_kind k
         loop_ready(s->config.loop, s->config.wake);
 }
 
+/* What no request can hold fails for good, unlike what there is no memory for now. A batch is halved until
+ * the record at fault is alone. */
+static void fail_unwritten(struct sender *s, struct sending *o)
+{
+        bool full = o->message.full || o->headers.full;
+
+        if (!full)
+                sending_fail(s, o, ANSWER_RETRY, "out of memory");
+        else
+                sending_fail(s, o, o->n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL,
+                             o->message.full ? "the event would take more than 64 MiB as a request's body"
+                                             : "the request's headers would take more than 64 KiB");
+        o->starved = !full;
+}
+
 static void submit(struct sender *s, struct sending *o)
 {
         struct error err;
@@ -144,10 +159,9 @@ static void submit(struct sender *s, struct sending *o)
         o->request.target = s->target;
         o->request.message = &o->message;
         o->request.headers = buf_view(&o->headers);
-        if (o->message.failed || o->headers.failed) {
-                sending_fail(s, o, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
-                o->starved = true;
-        } else if (http_submit(&s->http, &o->request, &err) < 0) {
+        if (o->message.failed || o->headers.failed)
+                fail_unwritten(s, o);
+        else if (http_submit(&s->http, &o->request, &err) < 0) {
                 sending_fail(s, o, err.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY, err.text);
                 o->starved = err.kind == ERROR_MEMORY;
         } else
@@ -212,7 +226,11 @@ static void post_letter(struct sender *s, struct sending *o)
         buf_reset(&s->payload);
         if (s->config.trigger->event->format == FORMAT_FUNCTION_GRAPH)
                 request_body(&s->maker, &o->letter, 1, &s->payload);
-        if (letters_send(s->letters, o->number, o, &s->maker, o->letter, &d, buf_view(&s->payload), &err) < 0)
+        if (s->payload.failed) { /* the start of an event would pass for all of it */
+                sending_fail(s, o, ANSWER_RETRY, "out of memory");
+                o->starved = true;
+        } else if (letters_send(s->letters, o->number, o, &s->maker, o->letter, &d, buf_view(&s->payload),
+                                &err) < 0)
                 sending_fail(s, o, ANSWER_RETRY, err.text);
         else
                 o->state = SENDING_LETTER;
@@ -606,7 +624,7 @@ int sender_new(struct sender **out, const struct sender_config *config, struct e
         s->config = *config;
         s->delivery = config->trigger->delivery;
         s->words.max = 4096;
-        s->payload.max = MESSAGE_MOST;
+        s->payload.max = SIZE_MAX / 2; /* a letter is cut, whatever its event takes */
         /* *** is no longer than a secret */
         s->answer.max = MAX_OF(config->answer_max, (size_t)PARTIAL_ANSWER_KEPT) + 1;
         s->init = config->trigger->function->init_path ? INIT_WAITS : INIT_DONE;

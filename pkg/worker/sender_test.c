@@ -318,6 +318,48 @@ static void without_memory_no_failed_record_is_accepted(void **state UNUSED)
                 }
 }
 
+/* No request can hold it, now or later: the next attempt would fail as this one did. */
+static void what_no_request_can_hold_is_final(void **state UNUSED)
+{
+        enum { LARGE = 12 << 20 }; /* of which each byte takes six in JSON */
+        char *large = malloc(LARGE);
+        struct str kept[RECORDS];
+        struct answer a;
+
+        assert_non_null(large);
+        memset(large, 1, LARGE);
+        begin("  delivery: {batch: {maxMessages: 3, maxBytes: 33554432}}");
+        for (size_t i = 0; i < RECORDS; i++) {
+                kept[i] = b.records[i]->value;
+                b.records[i]->value = (struct str){ large, i ? LARGE / 4 : LARGE };
+        }
+        assert_int_equal(outcome(RECORDS).kind, ANSWER_TOO_LARGE);
+        a = outcome(1);
+        assert_int_equal(a.kind, ANSWER_FINAL);
+        assert_string_equal(a.text, "the event would take more than 64 MiB as a request's body");
+        assert_false(sender_starved(b.sender));
+        assert_int_equal(b.requests, 0);
+        for (size_t i = 0; i < RECORDS; i++)
+                b.records[i]->value = kept[i];
+        free(large);
+}
+
+static void headers_that_no_request_can_hold_are_final(void **state UNUSED)
+{
+        static char key[70000];
+        struct answer a;
+
+        memset(key, 'k', sizeof(key));
+        begin("  event: {format: CloudEventsBinary}");
+        b.records[0]->key = (struct str){ key, sizeof(key) };
+        b.records[0]->has_key = true;
+        a = outcome(1);
+        b.records[0]->key = (struct str){ 0 };
+        assert_int_equal(a.kind, ANSWER_FINAL);
+        assert_string_equal(a.text, "the request's headers would take more than 64 KiB");
+        assert_int_equal(b.requests, 0);
+}
+
 static void what_was_cancelled_never_comes(void **state UNUSED)
 {
         struct sending *o;
@@ -507,6 +549,8 @@ int main(int argc, char **argv)
                 cmocka_unit_test_teardown(a_lack_of_descriptors_is_no_refusal, end),
                 cmocka_unit_test_teardown(a_partial_answer_names_its_records, end),
                 cmocka_unit_test_teardown(without_memory_no_failed_record_is_accepted, end),
+                cmocka_unit_test_teardown(what_no_request_can_hold_is_final, end),
+                cmocka_unit_test_teardown(headers_that_no_request_can_hold_are_final, end),
                 cmocka_unit_test_teardown(what_was_cancelled_never_comes, end),
                 cmocka_unit_test_teardown(a_peak_leaves_little, end),
                 cmocka_unit_test_teardown(an_answer_lasts_until_the_next_one, end),
