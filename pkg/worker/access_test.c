@@ -370,6 +370,38 @@ static void what_was_shown_is_left_out_as_well(void **state UNUSED)
         assert_string_equal(out.p, "*** ***");
 }
 
+/* An event would be given up for what is no fault of its own. */
+static bool is_refused(void) { return access_lacks(b.access) && strstr(access_lacks(b.access), "too long"); }
+
+static void a_token_that_no_request_holds_is_none(void **state UNUSED)
+{
+        static char answer[20000];
+        int n = snprintf(answer, sizeof(answer), "{\"access_token\": \"");
+
+        memset(answer + n, 't', HTTP_HEADROOM);
+        (void)strcpy(answer + n + HTTP_HEADROOM, "\"}");
+        prepare();
+        write_value("one", "id");
+        write_value("two", "secret");
+        b.answer = answer;
+        begin(OAUTH);
+        run(is_refused);
+        assert_int_equal(access_headers(b.access).n, 0);
+}
+
+static void headers_that_no_request_holds_are_not_sent(void **state UNUSED)
+{
+        static char value[HTTP_HEADROOM / 2];
+
+        prepare();
+        memset(value, 'v', sizeof(value) - 1);
+        write_value("one", value);
+        begin(BEARER);
+        assert_string_equal(access_lacks(b.access),
+                            "the headers from Secrets take more than 8192 bytes: no request holds them");
+        assert_int_equal(access_headers(b.access).n, 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -384,6 +416,8 @@ int main(void)
                 cmocka_unit_test_teardown(passwords_have_no_control_characters, end),
                 cmocka_unit_test_teardown(secrets_are_found_in_json, end),
                 cmocka_unit_test_teardown(what_was_shown_is_left_out_as_well, end),
+                cmocka_unit_test_teardown(a_token_that_no_request_holds_is_none, end),
+                cmocka_unit_test_teardown(headers_that_no_request_holds_are_not_sent, end),
         };
 
         signals_block();

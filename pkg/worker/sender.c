@@ -12,7 +12,9 @@ enum {
         MESSAGES_KEPT = 4 * MESSAGE_KEPT, /* of all that wait for use */
         MESSAGE_MOST = 64 << 20,
         ANSWER_KEPT = 4096,
-        PARTIAL_ANSWER_KEPT = 64 * 1024
+        PARTIAL_ANSWER_KEPT = 64 * 1024,
+        HEADERS_OF_CLIENT = 128, /* bytes: HTTP's own */
+        HEADERS_OF_EVENT = 1024  /* what most events take at most */
 };
 
 enum sending_state { SENDING_TRANSFORMED, SENDING_MADE, SENDING_SENT, SENDING_LETTER, SENDING_FAILED };
@@ -553,7 +555,10 @@ static bool needs_access(const struct delivery_spec *d)
         return any;
 }
 
-static int open_target(struct sender *s, struct error *err)
+/* headers_n: what each request's headers take beside the event's own and those with Secrets, or a little
+ * less.
+ */
+static int open_target(struct sender *s, size_t *headers_n, struct error *err)
 {
         const struct trigger *t = s->config.trigger;
         BUF_AT_END struct buf space = BUF_INIT(1 << 20), headers = BUF_INIT(65536);
@@ -564,6 +569,7 @@ static int open_target(struct sender *s, struct error *err)
         request_constant_headers(&s->maker, &headers);
         if (headers.failed)
                 return error_memory(err);
+        *headers_n = HEADERS_OF_CLIENT + strlen(s->config.sink) + headers.n;
         c.headers = buf_view(&headers);
         c.method = delivery_methods[s->delivery->method];
         c.max_connections = s->config.most;
@@ -577,12 +583,12 @@ static int open_target(struct sender *s, struct error *err)
 static int open_all(struct sender *s, struct error *err)
 {
         const struct sender_config *c = &s->config;
-        const struct access_config access = { .trigger = c->trigger,
-                                              .log = c->log,
-                                              .secrets = c->secrets,
-                                              .loop = c->loop,
-                                              .http = c->http,
-                                              .observer = c->wake };
+        struct access_config access = { .trigger = c->trigger,
+                                        .log = c->log,
+                                        .secrets = c->secrets,
+                                        .loop = c->loop,
+                                        .http = c->http,
+                                        .observer = c->wake };
         const struct letters_config letters = { .trigger = c->trigger,
                                                 .log = c->log,
                                                 .url = c->dead_letter,
@@ -593,13 +599,16 @@ static int open_all(struct sender *s, struct error *err)
                                                 /* and one more: the last taken keeps its answer */
                                                 .most = c->most + 1 };
         const struct transform_spec *t = c->trigger->transform;
+        size_t headers_n = 0;
 
         s->http = http_client_port(c->http);
         s->places = calloc(c->batch_records, sizeof(*s->places));
         if (!s->places)
                 return error_memory(err);
-        if (open_target(s, err) < 0 ||
-            (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
+        if (open_target(s, &headers_n, err) < 0)
+                return -1;
+        access.most = HTTP_HEADROOM - HEADERS_OF_EVENT - headers_n;
+        if ((needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
             (s->delivery->dead_letter && !(c->tried && s->delivery->dead_letter->kafka) &&
              letters_new(&s->letters, &letters, err) < 0))
                 return -1;
