@@ -37,6 +37,7 @@ struct access {
         struct http_request request; /* of a token */
         struct http_target *target;
         struct buf message;
+        struct buf shown; /* what was sent with the request that must not be quoted, as header lines */
         char *token;
         usec refresh_at, give_up_at; /* monotonic; give_up_at 0: no request under way */
         usec token_at;               /* when the token came */
@@ -279,20 +280,27 @@ static void token_body(const struct oauth2_spec *o, struct buf *b)
         }
 }
 
-/* RFC 6749, 2.3.1: id and secret are form-encoded before they are a user's name and password. */
+/* RFC 6749, 2.3.1: id and secret are form-encoded before they are a user's name and password. The server
+ * knows the secret in both spellings, so both are kept from being quoted. */
 static int client_header(struct access *a, const struct oauth2_spec *o, struct buf *out, struct error *err)
 {
+        size_t at;
+
         BUF_AT_END struct buf id = BUF_INIT(16384), secret = BUF_INIT(16384), pair = BUF_INIT(65536);
 
         if (last_value(a, o->client_id, &id, err) < 0 || last_value(a, o->client_secret, &secret, err) < 0)
                 return -1;
         form_value(&pair, buf_view(&id));
         buf_char(&pair, ':');
+        at = pair.n;
         form_value(&pair, buf_view(&secret));
         buf_text(out, "Authorization: Basic ");
         buf_base64(out, buf_view(&pair));
         buf_text(out, "\r\n");
-        return out->failed || pair.failed ? error_memory(err) : 0;
+        buf_reset(&a->shown);
+        buf_str(&a->shown, buf_view(out));
+        buf_printf(&a->shown, "client_secret: " STR_FMT "\r\n", (int)(pair.n - at), pair.p + at);
+        return out->failed || pair.failed || a->shown.failed ? error_memory(err) : 0;
 }
 
 static void token_failed(struct access *a, const char *why, usec now)
@@ -351,7 +359,10 @@ static void quote_refusal(const struct access *a, json_t *root, struct buf *why)
                 if (!text || !*text)
                         continue;
                 buf_text(why, between);
-                access_quote(a, &(struct access_words){ .text = str_of(text), .most = 120 }, why);
+                access_quote(a,
+                             &(struct access_words){
+                                     .text = str_of(text), .most = 120, .shown = buf_view(&a->shown) },
+                             why);
                 between = ", ";
         }
 }
@@ -626,7 +637,7 @@ int access_new(struct access **out, const struct access_config *config, struct e
         a->delivery = config->trigger->delivery;
         a->task.turn = turn;
         a->headers.max = a->secret_headers.max = 65536;
-        a->message.max = 65536;
+        a->message.max = a->shown.max = 65536;
         random_init(&a->random, random_seed());
         trigger_secrets(config->trigger, count_ref, &n);
         a->values = calloc(n + 1, sizeof(*a->values));
@@ -698,6 +709,7 @@ struct access *access_free(struct access *a)
         buf_done(&a->headers);
         buf_done(&a->secret_headers);
         buf_done(&a->message);
+        buf_done(&a->shown);
         free(a);
         return NULL;
 }

@@ -222,7 +222,9 @@ static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
                     "{\"error\":\"invalid_client\",\"error_description\":\"unknown\",\"access_token\":\"tok-"
                     "en-1\"}",
                     "answered 400: invalid_client, unknown"),
-                ROW(401, "{\"error\":\"pass-word refused\",\"error_description\":7}",
+                ROW(401, "{\"error\":\"Basic bXktY2xpZW50OnBhc3MtJTJGd29yZA==\"}", "answered 401: ***"),
+                ROW(401, "{\"error\":\"pass-%2Fword\"}", "answered 401: ***"),
+                ROW(401, "{\"error\":\"pass-/word refused\",\"error_description\":7}",
                     "answered 401: *** refused"),
                 ROW(400, "{\"error\":\"no\\u001b[2J\\nlevel=info\"}", "answered 400: no [2J level=info"),
                 ROW(500, "tok-en-1 is the token", "answered 500"),
@@ -239,7 +241,7 @@ static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
 
                 prepare();
                 write_value("one", "my-client");
-                write_value("two", "pass-word");
+                write_value("two", "pass-/word");
                 b.status = table[i].status;
                 b.answer = table[i].answer;
                 begin(OAUTH);
