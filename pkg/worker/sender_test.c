@@ -400,6 +400,47 @@ static void a_peak_leaves_little(void **state UNUSED)
         b.records[0]->value = small;
 }
 
+static size_t allocated(void)
+{
+        struct mallinfo2 m = mallinfo2();
+
+        return m.uordblks + m.hblkhd;
+}
+
+static void send_letters(size_t n)
+{
+        const struct dead_letter dead = { .reason = STR("no") };
+        struct answer a;
+        void *taken;
+
+        for (size_t i = 0; i < n; i++)
+                assert_non_null(sender_send_letter(b.sender, b.records[0], &dead, &owners[i]));
+        for (size_t i = 0; i < n; i++) {
+                while (!sender_take(b.sender, &taken, &a))
+                        turn();
+                assert_int_equal(a.kind, ANSWER_ACCEPTED);
+        }
+        assert_false(sender_take(b.sender, &taken, &a));
+}
+
+/* Nor is anything kept of dead letters, which may be rare. */
+static void letters_leave_nothing(void **state UNUSED)
+{
+        static char large[60000];
+        struct str small;
+        size_t before;
+
+        begin("  delivery: {retry: {onExhausted: DeadLetter}, deadLetter: {uri: 'http://127.0.0.1:9/'}}");
+        send_letters(MOST);
+        memset(large, 'x', sizeof(large));
+        small = b.records[0]->value;
+        before = allocated();
+        b.records[0]->value = (struct str){ large, sizeof(large) };
+        send_letters(MOST);
+        b.records[0]->value = small;
+        assert_true(allocated() < before + 2 * sizeof(large));
+}
+
 /* The answer that was taken stays, whatever is sent before the next one is taken. */
 static void an_answer_lasts_until_the_next_one(void **state UNUSED)
 {
@@ -553,6 +594,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_teardown(headers_that_no_request_can_hold_are_final, end),
                 cmocka_unit_test_teardown(what_was_cancelled_never_comes, end),
                 cmocka_unit_test_teardown(a_peak_leaves_little, end),
+                cmocka_unit_test_teardown(letters_leave_nothing, end),
                 cmocka_unit_test_teardown(an_answer_lasts_until_the_next_one, end),
                 cmocka_unit_test_teardown(what_the_transform_refuses_is_final, end),
                 cmocka_unit_test_teardown(nothing_goes_before_the_initialization, end),
