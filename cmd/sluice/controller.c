@@ -21,7 +21,7 @@ struct options {
         struct controller_config config;
         const char *kubeconfig, *admin;
         bool strip;         /* instead of a controller */
-        const char *unless; /* the Deployment in whose care Triggers are */
+        const char *unless; /* strip nothing while this Deployment is there */
 };
 
 static void on_signal(void *cookie, int number UNUSED) { loop_stop(((struct state *)cookie)->loop); }
@@ -33,7 +33,7 @@ static void handle(void *cookie, struct http_call *call)
         struct str rest = buf_view(&m->target), path = str_cut(&rest, '?'), text = STR("text/plain");
 
         if (str_is(path, "/livez"))
-                /* an answer is the proof that the loop turns */
+                /* the loop turns if it can answer at all */
                 http_call_reply(call, 200, text, (struct str){ 0 }, STR("ok\n"));
         else if (str_is(path, "/readyz") && controller_synced(s->controller))
                 http_call_reply(call, 200, text, (struct str){ 0 }, STR("ok\n"));

@@ -58,7 +58,7 @@ static void print_event(struct display *d, const struct http_message *m, int sta
 {
         struct str id = http_message_header(m, STR("X-Sluice-Event-Id")), body = buf_view(&m->body);
         size_t shown = MIN_OF(body.n, (size_t)300);
-        time_t now = (time_t)(clock_wall(&system_clock) / USEC_SEC); /* time() is behind by up to a tick */
+        time_t now = (time_t)(clock_wall(&system_clock) / USEC_SEC); /* time() may be a timer tick behind */
         struct tm local;
         char clock[16];
 
@@ -66,7 +66,7 @@ static void print_event(struct display *d, const struct http_message *m, int sta
                 return;
         (void)localtime_r(&now, &local);
         (void)strftime(clock, sizeof(clock), "%H:%M:%S", &local);
-        /* What came from outside is shown, but never steers the terminal. */
+        /* Text from outside is printed without its control characters. */
         buf_reset(&d->scratch);
         writer_escape(&d->scratch, id);
         buf_text(&d->scratch, "  ");
@@ -223,7 +223,7 @@ static void write_headers(const struct buf *head, struct writer *w)
         writer_object_end(w);
 }
 
-/* GET /-/events?after=N: what came after the Nth, as JSON; of the last --keep. */
+/* GET /-/events?after=N: the events after the Nth, as JSON, as far as --keep still has them. */
 static void on_events(struct display *d, struct http_call *call, struct str query)
 {
         BUF_AT_END struct buf out = BUF_INIT((size_t)512 << 20);
@@ -254,7 +254,7 @@ static void on_events(struct display *d, struct http_call *call, struct str quer
                         write_headers(&k->head, &w);
                 writer_object_end(&w);
                 if (out.n > (size_t)8 << 20)
-                        break; /* the rest is asked for by after= */
+                        break; /* the client gets the rest with another after= */
         }
         writer_array_end(&w);
         writer_object_end(&w);

@@ -12,15 +12,16 @@
 #include "log/log.h"
 #include "source/source.h"
 
-/* From the first sign of a change until the files are read: whoever writes several is done by then. */
+/* Time between the first sign of a change and reading the files, so that several files that are written
+ * together are read together. */
 static const usec SETTLING = 250 * USEC_MSEC;
-/* After there was no thread to read them. */
+/* Time until the next try if no thread could be started. */
 static const usec AGAIN = USEC_SEC;
 
 struct watched { /* a file, or a folder of files */
         UT_hash_handle hh;
         struct watch watch;
-        uint64_t reading; /* the last that came by */
+        uint64_t reading; /* the last one that visited it */
         char path[];      /* a folder's ends in "/." */
 };
 
@@ -34,10 +35,10 @@ struct reading {
         struct helper_job job;
         struct files *files;
         struct file_set *set;
-        struct visit *visits; /* what was looked at, the last first */
-        bool folders;         /* some of it are folders */
-        bool vanished;        /* one of the paths given is not there */
-        bool complete;        /* no visit is missing */
+        struct visit *visits; /* files and directories that were read, the latest first */
+        bool folders;         /* at least one of them is a directory */
+        bool vanished;        /* one of the paths given does not exist */
+        bool complete;        /* visits lists everything that there is */
         struct buf report;
 };
 
@@ -45,15 +46,16 @@ struct files {
         struct loop *loop;
         const struct strings *paths;
         struct task *wake;
-        struct task changed, done; /* by the watches; by the helper */
+        struct task changed, done; /* made ready by the watches; by the helper */
         struct helper *helper;
         struct reading *reading; /* under way; NULL: none */
         struct file_set *read;   /* not taken yet */
         struct watched *watched;
         uint64_t readings;
-        bool empty_is_fine; /* a folder that has no file any more; not one that is only just made again */
-        usec read_at;       /* 0: nothing changed */
-        bool again;         /* it changed while it was read */
+        /* zero Triggers are accepted: a reading succeeded, and no path has vanished since */
+        bool empty_is_fine;
+        usec read_at; /* 0: nothing changed */
+        bool again;   /* read once more after this reading */
 };
 
 void file_set_free(struct file_set *s)
@@ -63,12 +65,12 @@ void file_set_free(struct file_set *s)
         triggers_done(&s->triggers);
         free(s->digests);
         free(s);
-        (void)malloc_trim(0); /* what reading them took */
+        (void)malloc_trim(0); /* give the memory of the reading back to the system */
 }
 
 /* ---- reading: in the thread, or before the loop turns -------------------- */
 
-/* One that finds no memory is not watched: a change of it shows at SIGHUP. */
+/* Without memory the file is not watched; SIGHUP still reads it again. */
 static void on_visit(void *cookie, const char *path, bool folder)
 {
         struct reading *r = cookie;
@@ -100,7 +102,7 @@ static bool digest(const struct trigger *t, struct buf *space, struct digest *ou
         trigger_write(t, &w);
         if (space->failed)
                 return false;
-        /* under seeds of this process: nobody can make two that are the same */
+        /* seeded per process, so that nobody can construct a collision */
         *out = (struct digest){ hash_bytes(table_seed(), buf_view(space)),
                                 hash_bytes(~table_seed(), buf_view(space)) };
         return true;
@@ -134,8 +136,9 @@ static int load(struct reading *r, struct error *err)
         for (size_t i = 0; i < paths->n; i++)
                 if (triggers_load(all, paths->list[i], source_types(), source_kinds_n, &r->report, err) < 0)
                         return -1;
-        /* Whoever removes the last file of a folder wants none to run. At the start it is more likely the
-         * wrong folder, and a file alone is more likely being written. */
+        /* Removing the last file of a directory means that nothing should run. At the start an empty
+         * directory is more likely a wrong path, and an empty file is more likely one that is being written.
+         */
         if (all->n == 0 && !(r->files->empty_is_fine && r->folders))
                 return error_set(err, ERROR_NOT_FOUND, "no Trigger was found in the files given");
         return digest_all(r->set, err);
@@ -188,7 +191,7 @@ static void watched_free(struct files *f, struct watched *w)
         free(w);
 }
 
-/* true: it was not watched before, and changed since it was read. */
+/* true: it is newly watched, and changed between being read and being watched. */
 static bool watch_visited(struct files *f, const struct visit *v)
 {
         size_t size = strlen(v->path) + 1;
@@ -217,8 +220,8 @@ static bool watch_visited(struct files *f, const struct visit *v)
         return !stamps_equal(&v->stamp, &now);
 }
 
-/* What was looked at is watched from now on. true: some of it changed meanwhile, and nobody would tell. Where
- * the files could not be used not all was looked at: the rest is watched still. */
+/* Watches everything that was read. true: something changed before its watch was open, so that it must be
+ * read again. If the reading failed it may have missed files, so none that is watched already is dropped. */
 static bool watch_all(struct files *f, const struct reading *r)
 {
         bool missed = false;
@@ -283,7 +286,7 @@ static void on_done(struct task *t, usec now UNUSED)
         if (!job)
                 return;
         f->reading = NULL;
-        file_set_free(f->read); /* nobody took it, and it is old */
+        file_set_free(f->read); /* an older reading that was never taken */
         f->read = finish(f, CONTAINER_OF(job, struct reading, job));
         loop_ready(f->loop, f->wake);
         if (f->again)

@@ -5,7 +5,7 @@
 #include "api/trigger.h"
 #include "base/loop.h"
 
-/* Says whether two Triggers are the same, without either. */
+/* Two Triggers are equal if their digests are. */
 struct digest {
         uint64_t one, other;
 };
@@ -13,7 +13,7 @@ struct digest {
 /* What was read. */
 struct file_set {
         struct triggers triggers;
-        struct digest *digests; /* one for each; NULL: the files can't be used, and why was printed */
+        struct digest *digests; /* one per Trigger; NULL: the files are invalid, and the reason was printed */
 };
 void file_set_free(struct file_set *); /* NULL is fine */
 
@@ -21,11 +21,11 @@ struct files;
 /* paths: files and folders, borrowed. wake: made ready when there is something to take. */
 int files_new(struct files **, struct loop *, const struct strings *paths, struct task *wake,
               struct error *) MUST_CHECK;
-/* What is being read is given up. NULL is fine */
+/* Abandons a reading in progress. NULL is fine */
 struct files *files_free(struct files *);
-/* At the start: reads now. What it returns is the caller's, as that of files_take. NULL: out of memory. */
+/* Reads on the calling thread, for the start. The caller owns the result. NULL: out of memory. */
 struct file_set *files_read(struct files *) MUST_CHECK;
-/* Reads them in the thread; where it does so already, once more after that. */
+/* Reads in the thread; if it is reading already, once more after that. */
 void files_read_again(struct files *);
-/* What the thread has read; NULL: nothing since it was taken last. */
+/* What the thread has read since the last call; NULL: nothing. The caller owns it. */
 struct file_set *files_take(struct files *);

@@ -1,4 +1,4 @@
-/* How a listener of push sources is told on the command line: the same for run and worker. */
+/* Command-line options of the listener of push sources, shared by run and worker. */
 #pragma once
 
 #include "api/worker.h"

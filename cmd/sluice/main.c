@@ -19,7 +19,7 @@ static const struct {
         { "controller", "Watch Triggers in a cluster and keep their workers.", cmd_controller },
         { "worker", "Deliver one Trigger's events; what the controller starts.", cmd_worker },
         { "version", "Show the version.", cmd_version },
-        { "transform-child", NULL, cmd_transform_child }, /* not for people: what a transform starts */
+        { "transform-child", NULL, cmd_transform_child }, /* internal: started by a transform */
 };
 
 static void print_help(FILE *out)
@@ -32,8 +32,8 @@ static void print_help(FILE *out)
         (void)fprintf(out, "\nsluice COMMAND --help shows a command's options.\n");
 }
 
-/* Shells and systemd leave 1,024 for the sake of select(), which nothing here calls: each connection takes
- * one. */
+/* Shells and systemd set the soft limit of open files to 1,024 because of select(), which nothing here uses.
+ * Each connection needs a descriptor. */
 static void raise_descriptors(void)
 {
         struct rlimit files;
@@ -44,8 +44,8 @@ static void raise_descriptors(void)
         (void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
-/* A core would hold the values of Secrets: it is written only where someone asks for it. A pipe that takes
- * cores heeds no limit, hence both. */
+/* A core dump would contain the values of Secrets, so one is written only on request. RLIMIT_CORE does not
+ * apply when core_pattern is a pipe, hence both calls. */
 static void forbid_cores(void)
 {
         static const struct rlimit none = { 0, 0 };
@@ -57,8 +57,8 @@ static void forbid_cores(void)
         (void)prctl(PR_SET_DUMPABLE, 0);
 }
 
-/* What a large request needed goes back to the system when it is freed: the thresholds would grow with it
- * otherwise. */
+/* With fixed thresholds the memory of a large request goes back to the system when it is freed; by default
+ * malloc raises them and keeps it. */
 static void return_memory(void)
 {
         (void)mallopt(M_MMAP_THRESHOLD, 4 << 20);

@@ -8,7 +8,7 @@
 #include "api/worker.h"
 #include "base/clock.h"
 
-/* What every command knows. */
+/* The options of every command. */
 struct common {
         const char *log_level, *log_format;
         bool help;

@@ -9,7 +9,7 @@ enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_LIST, OPTION_INT, OPTION_DUR
 struct option_spec {
         const char *name;  /* --name */
         char letter;       /* -x; 0: none */
-        const char *value; /* what stands for the value in the help; NULL for flags */
+        const char *value; /* the placeholder of the value in the help; NULL for flags */
         const char *help;
         enum option_kind kind;
         /* in the command's struct: bool, const char *, struct strings, int64_t, usec */
@@ -36,10 +36,10 @@ enum { EXIT_USAGE = 2 };
  * caller), or the exit code: 0 after --help, 2 after wrong usage. */
 int options_parse(const struct usage *, int argc, char **argv, void *object, struct strings *rest) MUST_CHECK;
 int usage_error(const char *command, const char *format, ...) PRINTF(2, 3); /* prints; EXIT_USAGE */
-/* A port, for whoever waits for it: a line in a file or named pipe. */
+/* Writes a port as a line into a file or named pipe. */
 int write_port(const char *path, uint16_t port, struct error *) MUST_CHECK;
 
-/* Without what frees and waits: for a process that holds what can't be ended. */
+/* Exits without cleaning up: for a process with sources that do not stop. */
 _Noreturn void end_at_once(int status);
 
 int cmd_controller(int argc, char **argv);

@@ -186,7 +186,7 @@ static int print_request(const struct preview *p, struct request_maker *m, struc
         return 0;
 }
 
-/* What the sink is called before a cluster resolves it. */
+/* The sink's URL, or the one that a reference most likely resolves to in a cluster. */
 static void sink_url(const struct trigger *t, struct buf *b)
 {
         const struct sink_ref *ref = t->sink->ref;

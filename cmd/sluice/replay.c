@@ -16,7 +16,7 @@ struct replay {
         int64_t rate;
         struct loop *loop;
         struct host *host;
-        struct pipeline_status status; /* as it was last looked at */
+        struct pipeline_status status; /* the latest that was seen */
         struct task task;
         struct trigger *trigger, **place; /* place: where it stands among those loaded */
         struct replay_topic_spec topic;
@@ -27,7 +27,7 @@ struct replay {
         char group_name[300];
         bool terminal, stopping, interrupted, complete;
         usec started, next_show;
-        int64_t most_lag; /* letters there were, as far as known */
+        int64_t most_lag; /* the total number of letters, as far as known */
 };
 
 /* ---- progress ----------------------------------------------------------- */
@@ -73,7 +73,7 @@ static void on_note(void *cookie UNUSED, const char *text)
         (void)fprintf(stderr, "sluice replay: %s\n", text);
 }
 
-/* The last line: what became of all of them. */
+/* The last line: the totals. */
 static void sum_up(struct replay *r, const struct pipeline_status *s)
 {
         uint64_t done = s->stats.accepted + s->stats.filtered + s->stats.dropped + s->stats.dead_lettered;
@@ -138,7 +138,7 @@ static void observe(struct task *t, usec now)
 
 /* ---- the pipeline ------------------------------------------------------- */
 
-/* Letters go one by one, and not through the Trigger's filter: they passed it once. */
+/* Letters are sent one by one, and are not filtered again. */
 static void adapt(struct replay *r)
 {
         struct trigger *t = r->trigger;
@@ -226,7 +226,8 @@ static int run(struct replay *r)
                 loop_run(r->loop);
                 result = r->interrupted ? 130 : r->complete && r->report.refusals == 0 ? 0 : 1;
                 if (!host_stopped(r->host))
-                        end_at_once(result ? result : 1); /* what hangs can't be freed, nor was it saved */
+                        end_at_once(result ? result
+                                           : 1); /* a source that hangs can't be freed, and saved nothing */
         }
         r->trigger->delivery->rate_limit = own_rate;
         r->trigger->filter = own_filter;

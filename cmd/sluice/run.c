@@ -15,19 +15,32 @@
 #include "table.h"
 
 static const usec GRACE = 20 * USEC_SEC, REFRESH = 500 * USEC_MSEC;
-/* What is shown of each Trigger takes time where there are thousands: a twentieth of all, at most. */
-enum { LOOK_SHARE = 20 };
-/* And no more than so many in one pass of the loop: a millisecond's worth, or two where each is printed. */
-enum { LOOK_MOST = 256 };
+/* How often events are counted when --events sets an end. */
+static const usec COUNTING = 50 * USEC_MSEC;
+/* Walks may take one twentieth of the time, and no more Triggers in one pass of the loop than take a
+ * millisecond, or two if each is printed. */
+enum { WALK_SHARE = 20, WALK_MOST = 256 };
 
-struct known { /* a Trigger of the files */
+struct known { /* a Trigger that was read from the files */
         UT_hash_handle hh;
-        struct digest digest; /* of how it is wanted */
-        uint64_t changes;     /* that were printed */
+        struct digest digest; /* of what the files say */
+        uint64_t changes;     /* changes of its status when its last line was printed */
         int64_t lines_paid;   /* struct bucket_rate */
         bool shown;
-        uint64_t round; /* the last in which it was in the files */
+        uint64_t round; /* the last reading that had it */
         char key[];     /* namespace/name */
+};
+
+/* A walk past all Triggers, which shows what changed and counts what was delivered. There may be thousands,
+ * so that it takes several passes of the loop. */
+struct walk {
+        struct task task; /* continues it */
+        bool under_way;
+        bool outdated;      /* something changed since it began, so that another one must follow */
+        uint64_t delivered; /* by those that it has passed */
+        usec spent;         /* time it took so far */
+        usec held_until; /* lines are held back until then, since they came too fast; USEC_NEVER: none is */
+        usec next;       /* the next one must not begin before */
 };
 
 struct run {
@@ -35,22 +48,17 @@ struct run {
         struct host *host;
         struct task task; /* observes the host */
         bool terminal, stopping, stopped;
-        bool begun; /* each Trigger of the start has had its turn */
+        bool begun; /* the host has tried to start each of the first Triggers */
         usec grace;
-        bool failed; /* a Trigger could not be started */
-        usec next_draw, next_look;
-        struct task walk; /* goes on looking at them */
-        bool walking;
-        bool news;       /* came since the first was looked at */
-        uint64_t so_far; /* delivered, by those that were looked at */
-        usec spent;
-        usec next_line; /* when changes are shown that came too fast */
-        int64_t most;   /* events to deliver before it ends; 0: no end */
+        bool failed;    /* a Trigger could not be started */
+        usec next_draw; /* of the table; USEC_NEVER: there is none */
+        struct walk walk;
+        int64_t most; /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
         size_t rows_n, rows_cap;
         struct known *known;
         uint64_t rounds;
-        size_t applied, removed; /* by changed files, and not told yet */
+        size_t applied, removed; /* since the last log line about changed files */
         uint64_t delivered;
         usec now;
         const char *secrets; /* a folder; NULL: none */
@@ -59,8 +67,8 @@ struct run {
         struct strings paths; /* of files with Triggers */
         struct files *files;
         const char *state, *admin_address;
-        bool listening;       /* and that was said */
-        struct task was_read; /* the files, again */
+        bool listening;       /* the port was printed or written */
+        struct task was_read; /* made ready when changed files were read */
 };
 
 static void stop(struct run *r)
@@ -78,7 +86,7 @@ static void on_signal(void *cookie, int number)
         struct run *r = cookie;
 
         if (r->stopping)
-                _exit(128 + number); /* the second time: at once, and as a shell tells of it */
+                _exit(128 + number); /* the second signal ends it at once, with the exit code of a shell */
         stop(r);
 }
 
@@ -95,8 +103,8 @@ static struct known *find_known(const struct run *r, const struct trigger *t, st
         return k;
 }
 
-/* A line for what is news; after a few in a row one a second. One that finds no reader is shown with the next
- * change. */
+/* Prints a line if the Trigger changed. After ten lines in a row a Trigger gets one a second, and the rest is
+ * held back. If nobody reads standard output just now, the line comes with the next change. */
 static void show_line(struct run *r, const struct host_entry *e, const struct table_row *row)
 {
         const struct bucket_rate apart = bucket_rate(1, USEC_SEC, 10);
@@ -106,7 +114,7 @@ static void show_line(struct run *r, const struct host_entry *e, const struct ta
         if (!k || (k->shown && k->changes == e->changes))
                 return;
         if (!bucket_gives(&apart, k->lines_paid, r->now)) {
-                r->next_line = MIN_OF(r->next_line, bucket_at(&apart, k->lines_paid, r->now));
+                r->walk.held_until = MIN_OF(r->walk.held_until, bucket_at(&apart, k->lines_paid, r->now));
                 return;
         }
         if (!table_line(row, r->now))
@@ -121,7 +129,7 @@ static void show_one(void *cookie, const struct host_entry *e)
         struct run *r = cookie;
         struct table_row row = { .trigger = e->trigger, .status = e->status };
 
-        r->so_far += e->status.stats.accepted;
+        r->walk.delivered += e->status.stats.accepted;
         if ((!e->runs && !e->failure) || (e->waits && !r->terminal))
                 return;
         if (!r->terminal) {
@@ -140,22 +148,7 @@ static void show_one(void *cookie, const struct host_entry *e)
         r->rows[r->rows_n++] = row;
 }
 
-/* Some of them; the rows of a terminal's table are drawn while they are there. true: there are more. */
-static bool show_some(struct run *r, usec now)
-{
-        r->now = now;
-        if (host_each_some(r->host, r->terminal ? SIZE_MAX : LOOK_MOST, show_one, r))
-                return true;
-        r->delivered = r->so_far;
-        if (now < r->next_draw)
-                return false;
-        if (r->terminal)
-                table_draw(r->rows, r->rows_n, now);
-        r->next_draw = r->terminal ? now + REFRESH : USEC_NEVER;
-        return false;
-}
-
-/* A listener is there only where a Trigger needs one. */
+/* There is a listener only if a Trigger needs one. */
 static void say_listening(struct run *r)
 {
         uint16_t port = host_listen_port(r->host);
@@ -175,7 +168,8 @@ static void count_failure(void *cookie, const struct host_entry *e)
         *(size_t *)cookie += e->failure != NULL;
 }
 
-/* Of the start: one that can't be started is told, and does not end the others. */
+/* After the start: ends if no Trigger could be started. If only some failed, the others run, and the exit
+ * code tells. */
 static void say_begun(struct run *r)
 {
         size_t n = HASH_COUNT(r->known), failures = 0;
@@ -199,41 +193,74 @@ static void say_changed(struct run *r)
         r->applied = r->removed = 0;
 }
 
-static void begin_look(struct run *r)
+/* ---- the walk ------------------------------------------------------------ */
+
+static void begin_walk(struct run *r)
 {
+        struct walk *w = &r->walk;
+
         say_begun(r);
         say_changed(r);
-        r->walking = true;
-        r->news = false;
+        w->under_way = true;
+        w->outdated = false;
+        w->delivered = 0;
+        w->spent = 0;
+        w->held_until = USEC_NEVER;
         r->rows_n = 0;
-        r->so_far = 0;
-        r->spent = 0;
-        r->next_line = USEC_NEVER;
 }
 
-/* Seldom, where there is much to look at. When it is to be called again, if nothing changes before. */
-static usec look(struct run *r, usec now)
+/* Passes the next few. true: there are more. On a terminal it passes all at once: the rows of the table
+ * borrow from the Triggers, which may be gone in the next pass of the loop. */
+static bool continue_walk(struct run *r, usec now)
 {
-        usec begun = clock_monotonic(&system_clock), next;
+        usec begun = clock_monotonic(&system_clock);
         bool more;
 
-        if (!r->walking && now < r->next_look)
-                return r->next_look;
-        if (!r->walking)
-                begin_look(r);
-        more = show_some(r, now);
-        r->spent += clock_monotonic(&system_clock) - begun;
-        if (more) {
-                loop_ready(r->loop, &r->walk);
+        r->now = now;
+        more = host_each_some(r->host, r->terminal ? SIZE_MAX : WALK_MOST, show_one, r);
+        if (!more && r->terminal && now >= r->next_draw) {
+                table_draw(r->rows, r->rows_n, now);
+                r->next_draw = now + REFRESH;
+        }
+        r->walk.spent += clock_monotonic(&system_clock) - begun;
+        return more;
+}
+
+static void finish_walk(struct run *r, usec now)
+{
+        struct walk *w = &r->walk;
+
+        w->under_way = false;
+        w->next = now + WALK_SHARE * w->spent;
+        r->delivered = w->delivered;
+}
+
+/* When another walk is due, even if nothing changes. */
+static usec next_walk(const struct run *r, usec now)
+{
+        const struct walk *w = &r->walk;
+        usec due = MIN_OF(r->next_draw, w->held_until);
+
+        if (w->outdated)
+                return w->next;
+        return r->most ? MIN_OF(due, now + COUNTING) : due;
+}
+
+/* Does what is due of a walk. Returns when to be called again, if nothing changes before. */
+static usec walk(struct run *r, usec now)
+{
+        struct walk *w = &r->walk;
+
+        if (!w->under_way && now < w->next)
+                return w->next;
+        if (!w->under_way)
+                begin_walk(r);
+        if (continue_walk(r, now)) {
+                loop_ready(r->loop, &w->task);
                 return USEC_NEVER;
         }
-        r->walking = false;
-        r->next_look = now + LOOK_SHARE * r->spent;
-        if (r->news) /* perhaps of one that was looked at before */
-                return r->next_look;
-        next = MIN_OF(r->next_draw, r->next_line);
-        /* With an end in sight it looks more often than it prints. */
-        return r->most ? MIN_OF(next, now + 50 * USEC_MSEC) : next;
+        finish_walk(r, now);
+        return next_walk(r, now);
 }
 
 static void go_on(struct run *r, usec now)
@@ -243,7 +270,7 @@ static void go_on(struct run *r, usec now)
 
         say_listening(r);
         if (!ended)
-                next = look(r, now);
+                next = walk(r, now);
         if (r->most && r->delivered >= (uint64_t)r->most)
                 stop(r);
         if (ended && !r->stopped) {
@@ -254,19 +281,20 @@ static void go_on(struct run *r, usec now)
         loop_arm(r->loop, &r->task, next);
 }
 
+/* The host made it ready: something changed. */
 static void observe(struct task *t, usec now)
 {
         struct run *r = CONTAINER_OF(t, struct run, task);
 
-        r->news = true;
+        r->walk.outdated = true;
         go_on(r, now);
 }
 
-static void walk_on(struct task *t, usec now) { go_on(CONTAINER_OF(t, struct run, walk), now); }
+static void walk_on(struct task *t, usec now) { go_on(CONTAINER_OF(t, struct run, walk.task), now); }
 
 /* ---- Triggers ----------------------------------------------------------- */
 
-/* What only a cluster has. */
+/* Refuses what needs a cluster. */
 static int runs_alone(const struct run *r, const struct trigger *t, struct error *err)
 {
         if (t->delivery->dead_letter && t->delivery->dead_letter->ref)
@@ -287,7 +315,7 @@ static int runs_alone(const struct run *r, const struct trigger *t, struct error
         return 0;
 }
 
-/* Takes the Trigger. now: at once, so that a failure is known here; otherwise soon. */
+/* Takes the Trigger. now: starts it at once and returns its failure; otherwise the host starts it soon. */
 static int set_trigger(struct run *r, struct trigger *t, bool now, struct error *err)
 {
         const struct host_options options = { .sink = t->sink->uri };
@@ -340,7 +368,7 @@ static void forget_all(struct run *r)
         }
 }
 
-/* Those that are in no file any more. */
+/* Removes the Triggers that the last reading did not find. */
 static void remove_missing(struct run *r)
 {
         for (struct known *k = r->known, *next; k; k = next) {
@@ -353,14 +381,14 @@ static void remove_missing(struct run *r)
                 buf_str(&space, namespace_);
                 buf_char(&space, 0);
                 if (space.failed)
-                        continue; /* the next change removes it */
+                        continue; /* out of memory: removed at the next change */
                 host_remove(r->host, space.p, name.p, loop_now(r->loop) + r->grace);
                 r->removed++;
                 forget(r, k);
         }
 }
 
-/* A Trigger that is as it was goes on undisturbed, unless it could not be started. */
+/* An unchanged Trigger is left alone, unless it failed to start. */
 static bool is_as_it_was(const struct run *r, const struct known *k, const struct trigger *t,
                          const struct digest *d)
 {
@@ -382,8 +410,8 @@ static int apply(struct run *r, struct trigger **of, const struct digest *d, str
         return set_trigger(r, TAKE(*of), r->rounds == 1 && HASH_COUNT(r->known) == 1, err);
 }
 
-/* What the files say, instead of what they said before. This takes about a microsecond for each Trigger; the
- * host starts and stops them afterwards, so that nothing is ever of two states of the files. */
+/* Replaces the wanted state by that of the files: about a microsecond for each Trigger. The host starts and
+ * stops them afterwards, so that a mixture of two states is never wanted. */
 static int apply_all(struct run *r, struct file_set *set, struct error *err)
 {
         const struct triggers *all = &set->triggers;
@@ -472,6 +500,7 @@ static int start(struct run *r, struct file_set *set, struct error *err)
 static void turn_loop(struct run *r)
 {
         r->terminal = table_is_terminal();
+        r->next_draw = r->terminal ? 0 : USEC_NEVER;
         if (r->terminal)
                 table_begin();
         loop_ready(r->loop, &r->task);
@@ -486,7 +515,7 @@ static void clean_up(struct run *r)
         (void)files_free(r->files);
         if (r->loop) {
                 loop_forget(r->loop, &r->task);
-                loop_forget(r->loop, &r->walk);
+                loop_forget(r->loop, &r->walk.task);
                 loop_forget(r->loop, &r->was_read);
         }
         (void)loop_free(r->loop);
@@ -553,7 +582,7 @@ static int read_and_start(struct run *r, struct error *err)
         return result;
 }
 
-/* Runs until the end. */
+/* Returns the exit code. */
 static int run_files(struct run *r)
 {
         struct error err;
@@ -570,14 +599,14 @@ static int run_files(struct run *r)
                 turn_loop(r);
         result = result < 0 ? 1 : r->failed;
         if (r->host && !host_stopped(r->host))
-                end_at_once(result); /* what hangs can't be freed */
+                end_at_once(result); /* a source that hangs can't be freed */
         return result;
 }
 
 int cmd_run(int argc, char **argv)
 {
         struct run r = { .task = { .turn = observe },
-                         .walk = { .turn = walk_on },
+                         .walk.task = { .turn = walk_on },
                          .was_read = { .turn = on_read },
                          .grace = GRACE,
                          .listen = { .address = "127.0.0.1:8080" } };

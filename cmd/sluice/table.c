@@ -46,7 +46,7 @@ static void source_of(struct buf *b, const struct trigger *t)
         d->origin(t, b);
 }
 
-/* A cell of a width in characters, cut with a ~; what came from outside steers no terminal. */
+/* A cell of so many characters, cut with a ~. Control characters are replaced. */
 static void cell(struct buf *b, struct str text, size_t width)
 {
         size_t at = 0, characters = 0, all = 0;
@@ -77,8 +77,8 @@ struct widths {
         size_t name, source, reason;
 };
 
-/* The last column of the terminal stays empty, so that no row wraps. What is left of a narrow one is shared
- * out; where there is no room for both, a reason takes the place of the source. */
+/* The last column of the terminal stays empty, so that no row wraps. On a narrow terminal the columns share
+ * what is left; if source and reason do not both fit, the reason is shown. */
 static struct widths widths_for(size_t columns)
 {
         const size_t fixed = STATE + COUNT + LAG + LAST + 4;
@@ -130,7 +130,7 @@ void table_row(struct buf *b, const struct table_row *r, size_t columns)
 
 static struct outlet outlet = { .fd = STDOUT_FILENO };
 
-/* In one write, if it is not long, so that no line of the log comes in between. */
+/* One write, if it is short enough, so that no log line comes in between. */
 static bool put(const struct buf *b)
 {
         (void)fflush(stdout);
@@ -140,8 +140,8 @@ static bool put(const struct buf *b)
 static struct winsize window;
 static size_t reserved_for; /* rows */
 
-/* Other lines scroll beneath the table alone, whatever size the window has by now. true: it has another one
- * than before. */
+/* Sets the scrolling region below the table, for the present size of the window. true: the size has changed.
+ */
 static bool reserve(size_t rows, struct buf *b)
 {
         struct winsize size = { .ws_row = 24, .ws_col = 80 };
@@ -175,7 +175,7 @@ void table_draw(const struct table_row *rows, size_t n, usec now UNUSED)
 
         (void)reserve(n, &b);
         w = widths_for(window.ws_col);
-        /* Where the cursor is, and no wrapping. */
+        /* Save the cursor and switch wrapping off. */
         buf_text(&b, "\0337\033[?7l\033[1;1H\033[1m\033[2K");
         header(&b, &w);
         buf_text(&b, "\033[0m");

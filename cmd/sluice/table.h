@@ -14,8 +14,8 @@ struct table_row {
 bool table_is_terminal(void);
 void table_begin(void); /* reserves the top lines; terminal only, as the next */
 void table_draw(const struct table_row *, size_t n, usec now);
-/* One plain line. false: nobody reads the lines just now. */
+/* Prints one plain line. false: standard output takes none just now. */
 bool table_line(const struct table_row *, usec now);
 void table_end(void);
-/* as it is drawn: one line, which fits */
+/* Appends the row as it is drawn, cut to the width. */
 void table_row(struct buf *, const struct table_row *, size_t columns);

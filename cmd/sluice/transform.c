@@ -2,5 +2,5 @@
 
 #include "transform/child.h"
 
-/* Not for people: what a transform's parent starts. Knows no options. */
+/* Internal: the child that a transform starts. It has no options. */
 int cmd_transform_child(int argc UNUSED, char **argv UNUSED) { return transform_child_main(); }

@@ -5,7 +5,7 @@
 #include "source/source.h"
 #include "transform/transform.h"
 
-/* What only jq can tell. */
+/* Compiles the jq programs. */
 static bool check_transforms(const struct triggers *all, struct buf *report)
 {
         bool fine = true;
@@ -23,7 +23,7 @@ static bool check_transforms(const struct triggers *all, struct buf *report)
         return fine;
 }
 
-/* Where several would be called by the same requests. */
+/* Finds Triggers that the same requests would reach. */
 static bool check_paths(const struct triggers *all, struct buf *report)
 {
         struct paths paths = { 0 };
@@ -44,7 +44,7 @@ static bool check_paths(const struct triggers *all, struct buf *report)
         return fine;
 }
 
-/* Checks one argument, of itself: names may come again in another one. What is wrong goes to stderr. */
+/* Checks one argument on its own: another one may use the same names. Problems go to stderr. */
 static bool check(const char *path)
 {
         BUF_AT_END struct buf report = BUF_INIT((size_t)64 << 20);
@@ -54,7 +54,7 @@ static bool check(const char *path)
                      check_transforms(&all, &report) && check_paths(&all, &report);
 
         path = strcmp(path, "-") == 0 ? "<stdin>" : path;
-        if (valid && all.n == 0) { /* a file that is lost or misnamed passes nothing */
+        if (valid && all.n == 0) { /* a misnamed or missing file must not look valid */
                 valid = false;
                 (void)error_set(&err, ERROR_NOT_FOUND, "no Trigger in %s", path);
         }

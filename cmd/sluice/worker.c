@@ -40,7 +40,7 @@ static void on_signal(void *cookie, int number)
         struct worker *w = cookie;
 
         if (w->stopping)
-                _exit(128 + number); /* the second time: at once, and as a shell tells of it */
+                _exit(128 + number); /* the second signal ends it at once, with the exit code of a shell */
         w->stopping = true;
         log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", w->grace / USEC_SEC));
         host_stop(w->host, &(struct host_end){ .linger = WORKER_LINGER,
@@ -57,7 +57,7 @@ static int load(struct worker *w, const char *path)
         int result = triggers_load(&w->triggers, path, source_types(), source_kinds_n, &report, &err);
 
         schema_forget_patterns();
-        (void)malloc_trim(0); /* what reading it took */
+        (void)malloc_trim(0); /* give the memory of the reading back to the system */
         if (result < 0) {
                 (void)fprintf(stderr, "%s", report.n ? report.p : err.text);
                 if (!report.n)
@@ -206,7 +206,7 @@ int cmd_worker(int argc, char **argv)
                 loop_run(w.loop);
         }
         if (w.host && !host_stopped(w.host))
-                end_at_once(MAX_OF(result, 0)); /* what hangs can't be freed */
+                end_at_once(MAX_OF(result, 0)); /* a source that hangs can't be freed */
         clean_up(&w);
         return MAX_OF(result, 0);
 }

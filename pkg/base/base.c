@@ -177,6 +177,54 @@ void text_plain(char *text)
         *to = 0;
 }
 
+struct str text_clip(struct str s, size_t most)
+{
+        if (s.n > most)
+                s.n = most;
+        /* No half of a character at the end. */
+        for (size_t back = 1; back <= 3 && back <= s.n; back++) {
+                unsigned char c = (unsigned char)s.p[s.n - back];
+
+                if (c >= 0xc0) {
+                        if ((c >= 0xf0 ? 4u : c >= 0xe0 ? 3u : 2u) > back)
+                                s.n -= back;
+                        break;
+                }
+        }
+        return s;
+}
+
+void text_vprint(char *to, size_t size, const char *format, va_list args)
+{
+        int n = vsnprintf(to, size, format, args);
+
+        if (n < 0)
+                *to = 0;
+        else if ((size_t)n >= size)
+                to[text_clip(str_of(to), size).n] = 0;
+        text_plain(to);
+}
+
+void text_print(char *to, size_t size, const char *format, ...)
+{
+        va_list args;
+
+        va_start(args, format);
+        text_vprint(to, size, format, args);
+        va_end(args);
+}
+
+size_t text_copy(char *to, size_t size, const char *text)
+{
+        struct str s = str_of(text);
+
+        if (s.n >= size)
+                s = text_clip(s, size - 1);
+        memmove(to, s.p, s.n);
+        to[s.n] = 0;
+        return s.n;
+}
+
 /* Edit distance with transpositions, given up above most. */
 static size_t distance(struct str a, struct str b, size_t most)
 {

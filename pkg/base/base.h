@@ -2,6 +2,7 @@
  * thread. */
 #pragma once
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -96,6 +97,14 @@ bool str_is_utf8(struct str s);
 /* Makes one line of a text for people: what would end it, steer a terminal or turn the direction of writing
  * becomes a space each. What others say, such as a function, may hold all of that. */
 void text_plain(char *text);
+/* The start of a text, at most that many bytes, cut between characters: for messages. */
+struct str text_clip(struct str, size_t most);
+/* The way in for what others say: formatted, cut between characters and made plain. Each text that quotes a
+ * peer is made by it once, where the peer's words come in; from there on it is copied. */
+void text_print(char *to, size_t size, const char *format, ...) PRINTF(3, 4);
+void text_vprint(char *to, size_t size, const char *format, va_list) PRINTF(3, 0);
+/* Copies a plain text, cut between characters, so that it stays plain. Returns its length. */
+size_t text_copy(char *to, size_t size, const char *text);
 /* UTF-8 without control characters but tab, line feed and carriage return */
 bool str_is_text(struct str s);
 /* May it stand as the value of an HTTP header (RFC 9110, 5.5): visible characters, spaces, tabs and bytes

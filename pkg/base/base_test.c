@@ -316,10 +316,32 @@ static void a_text_of_others_is_one_line(void **state UNUSED)
         }
 }
 
+/* What peers say comes in here; half of a character would not be plain. */
+static void a_text_is_cut_between_characters(void **state UNUSED)
+{
+        char text[8];
+
+        text_print(text, sizeof(text), "%s\n%d", "a\xe2\x80\xae", 7);
+        assert_string_equal(text, "a  7");
+        text_print(text, sizeof(text), "12345%s", "\u20ac");
+        assert_string_equal(text, "12345");
+        text_print(text, sizeof(text), "1234%s", "\u20ac");
+        assert_string_equal(text, "1234\u20ac");
+        text_print(text, sizeof(text), "%s", "\x1b[31mred");
+        assert_string_equal(text, " [31mre");
+        assert_int_equal(text_copy(text, sizeof(text), "123456\u00e9"), 6);
+        assert_string_equal(text, "123456");
+        assert_int_equal(text_copy(text, sizeof(text), "\u20ac"), 3);
+        assert_string_equal(text, "\u20ac");
+        assert_int_equal(text_copy(text, 1, "\u20ac"), 0);
+        assert_string_equal(text, "");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_text_of_others_is_one_line),
+                cmocka_unit_test(a_text_is_cut_between_characters),
                 cmocka_unit_test(starts_trims_and_compares),
                 cmocka_unit_test(cuts_at_the_first),
                 cmocka_unit_test(duplicates_with_a_terminator),

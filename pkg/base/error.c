@@ -9,6 +9,15 @@ static bool kind_retries(enum error_kind kind)
                kind == ERROR_MEMORY;
 }
 
+/* A plain text. */
+static void append(struct error *err, const char *text)
+{
+        size_t n = strlen(err->text);
+
+        n += text_copy(err->text + n, sizeof(err->text) - n, ": ");
+        (void)text_copy(err->text + n, sizeof(err->text) - n, text);
+}
+
 int error_set(struct error *err, enum error_kind kind, const char *format, ...)
 {
         va_list args;
@@ -20,16 +29,14 @@ int error_set(struct error *err, enum error_kind kind, const char *format, ...)
         err->elsewhere = false;
         err->retry_after = 0;
         va_start(args, format);
-        (void)vsnprintf(err->text, sizeof(err->text), format, args);
+        text_vprint(err->text, sizeof(err->text), format, args);
         va_end(args);
-        text_plain(err->text);
         return -1;
 }
 
 int error_errno(struct error *err, int number, const char *format, ...)
 {
         va_list args;
-        size_t n;
 
         if (!err)
                 return -1;
@@ -38,11 +45,9 @@ int error_errno(struct error *err, int number, const char *format, ...)
         err->elsewhere = false;
         err->retry_after = 0;
         va_start(args, format);
-        (void)vsnprintf(err->text, sizeof(err->text), format, args);
+        text_vprint(err->text, sizeof(err->text), format, args);
         va_end(args);
-        n = strlen(err->text);
-        (void)snprintf(err->text + n, sizeof(err->text) - n, ": %s", strerror(number));
-        text_plain(err->text);
+        append(err, strerror(number));
         return -1;
 }
 
@@ -50,17 +55,14 @@ int error_wrap(struct error *err, const char *format, ...)
 {
         char inner[sizeof(err->text)];
         va_list args;
-        size_t n;
 
         if (!err)
                 return -1;
         memcpy(inner, err->text, sizeof(inner));
         va_start(args, format);
-        (void)vsnprintf(err->text, sizeof(err->text), format, args);
+        text_vprint(err->text, sizeof(err->text), format, args);
         va_end(args);
-        n = strlen(err->text);
-        (void)snprintf(err->text + n, sizeof(err->text) - n, ": %s", inner);
-        text_plain(err->text);
+        append(err, inner);
         return -1;
 }
 

@@ -11,21 +11,27 @@
 void batch_remember_past(struct delivery *d)
 {
         char text[sizeof(d->text)];
+        size_t n;
 
         if (!d->text[0] || d->text_past || d->flow.failed)
                 return;
         memcpy(text, d->text, sizeof(text));
-        (void)snprintf(d->text, sizeof(d->text), "accepts again, fewer requests at once since: %.*s",
-                       (int)sizeof(d->text) - 48, text);
+        n = text_copy(d->text, sizeof(d->text), "accepts again, fewer requests at once since: ");
+        (void)text_copy(d->text + n, sizeof(d->text) - n, text);
         d->text_past = d->text_changed = true;
 }
 
 static void remember(struct delivery *d, const char *text)
 {
-        if (!text || (!d->text_past && strncmp(d->text, text, sizeof(d->text) - 1) == 0))
+        char fresh[sizeof(d->text)];
+
+        if (!text)
+                return;
+        (void)text_copy(fresh, sizeof(fresh), text);
+        if (!d->text_past && strcmp(d->text, fresh) == 0)
                 return;
         d->text_past = false;
-        (void)snprintf(d->text, sizeof(d->text), "%s", text);
+        memcpy(d->text, fresh, sizeof(fresh));
         d->text_changed = true;
 }
 

@@ -151,7 +151,7 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         buf_str(&o->target, buf_view(&o->path));
         if (call->query.n)
                 buf_printf(&o->target, "?" STR_FMT, STR_ARG(call->query));
-        /* Small, since many calls wait for long, as for a queue's messages. */
+        /* Small, since many calls wait for a long time, as in long polling. */
         q->headroom = HTTP_HEADROOM_LEAST + o->target.n + o->headers.n;
         call->message.max = q->headroom + MESSAGE_MOST;
         buf_reset(&call->message);
@@ -175,7 +175,7 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         return http_submit(&c->http, q, err);
 }
 
-/* What another attempt was answered is not what became of the call. */
+/* Drops the response to an earlier attempt: it is not the call's result. */
 static void forget_answer(struct cloud_call *call)
 {
         call->refusal = (struct cloud_error){ 0 };
@@ -208,7 +208,7 @@ static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing 
         return false;
 }
 
-/* true: it was sent, and counts for the rate limit. */
+/* true: it was sent, and counts against the rate limit. */
 static bool try_to_send(struct cloud *c, struct cloud_call *call, usec now)
 {
         struct outgoing o = { .path = BUF_INIT(8192),
@@ -302,12 +302,12 @@ static bool correct_clock(struct cloud *c, const struct http_request *done)
         return true;
 }
 
-/* Keys of files are replaced one by one, up to three of them. More in one call are no renewal, but files that
- * change as fast as calls are refused: these would follow each other without a pause. */
+/* How often one call is repeated with keys from files. Up to three files may be replaced one after the other;
+ * files that change more often than that would make the call repeat without a pause. */
 enum { RENEWALS_MOST = 3 };
 
-/* Sends the call again after correcting what was wrong, once for each reason; with keys of files as often as
- * these may say others. */
+/* Fixes what made the service refuse the call. true: send it again. Each kind of fix is tried once in a call,
+ * keys from files up to RENEWALS_MOST times. */
 static bool put_right(struct cloud *c, struct cloud_call *call, const struct http_request *done, usec now)
 {
         if (call->refusal.verdict != CLOUD_RENEW_CREDENTIALS || !(call->raw ? call->raw->is_signed : true))
@@ -346,7 +346,7 @@ static void on_answer(struct cloud *c, struct cloud_call *call, const struct htt
         call->status = done->status;
         refusal_read(&call->refusal, call->service, done->status, done->body, done->retry_after);
         refusal_hide(&call->refusal, buf_view(&call->access));
-        /* Expiry times are by the same clock. */
+        /* The keys' expiry times come from the same clock as the Date. */
         if (call->raw && (strcmp(call->service, "iam") == 0 || strcmp(call->service, "sts") == 0) &&
             call->refusal.verdict == CLOUD_DONE)
                 (void)correct_clock(c, done);
@@ -408,7 +408,7 @@ static void time_out(struct cloud *c, usec now)
                 struct error err;
 
                 heap_remove(&c->deadlines, n);
-                if (call->refusal.verdict != CLOUD_DONE) { /* it waits for other keys */
+                if (call->refusal.verdict != CLOUD_DONE) { /* it was refused, and waits for new keys */
                         (void)refusal_error(&call->refusal, call->what ? call->what : "call", &err);
                         cloud_call_fail(call, &err, now);
                         continue;
@@ -428,7 +428,7 @@ static void renew_keys(struct cloud *c, usec now)
                 struct keyring *k = CONTAINER_OF(n, struct keyring, renewal);
 
                 keyring_turn(k, now);
-                /* only once in a turn, whatever the result */
+                /* at most once in a turn, whatever the result */
                 keyring_plan(k, MAX_OF(credentials_deadline(k->credentials, now, cloud_wall(c)), now + 1));
         }
 }

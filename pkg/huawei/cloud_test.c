@@ -113,13 +113,41 @@ static void start(void)
         turn();
 }
 
-/* ---- tests -------------------------------------------------------------- */
-
-static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
+static void begin_fixed(void)
 {
         struct cloud_account_config config = fixed();
 
         begin(&config, NULL);
+}
+
+#define REFUSED "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}"
+
+static void start_and_take(void)
+{
+        start();
+        answer(200, "[]");
+}
+
+static void start_and_refuse(void)
+{
+        start();
+        answer(401, REFUSED);
+}
+
+/* The first call was taken; the key has changed since, and the next call was refused. */
+static void begin_and_change(const char *access)
+{
+        begin_fixed();
+        start_and_take();
+        access_now = access;
+        start_and_refuse();
+}
+
+/* ---- tests -------------------------------------------------------------- */
+
+static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
+{
+        begin_fixed();
         start();
         assert_int_equal(wire.n, 1);
         assert_string_equal(last()->url, "https://dms.cn-north-4.myhuaweicloud.com");
@@ -138,7 +166,7 @@ static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
         assert_true(str_is(buf_view(&call.answer), "[1]"));
         assert_true(request_take(&call.request));
         assert_false(request_take(&call.request));
-        /* and once more, over the same place */
+        /* a second call, over the same connection */
         call.method = "POST";
         call.body = STR("{}");
         start();
@@ -150,9 +178,7 @@ static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
 
 static void refusals_are_read(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         start();
         answer(404, "{\"code\":10240407,\"message\":\"too frequent\"}");
         assert_int_equal(call.refusal.verdict, CLOUD_THROTTLE);
@@ -181,35 +207,31 @@ static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
-                struct cloud_account_config config = fixed();
-
-                begin(&config, NULL);
+                begin_fixed();
                 assert_int_equal(cloud_skew(cloud), 0);
                 start();
-                answer_to(last(), 401, cases[i].head, 36, "{\"error_code\":\"APIGW.0301\"}");
+                answer_to(last(), 401, cases[i].head, 36, REFUSED);
                 assert_int_equal(wire.n, 2);
                 assert_int_equal(cloud_skew(cloud), cases[i].skew);
                 assert_non_null(strstr(last()->headers,
                                        i ? "X-Sdk-Date: 20251231T234000Z" : "X-Sdk-Date: 20260101T002000Z"));
                 answer(200, "[]");
                 assert_false(request_failed(&call.request));
-                start(); /* from now on none is refused */
+                start(); /* no later call is refused */
                 assert_int_equal(wire.n, 3);
                 answer(200, "[]");
-                /* The local clock is put right: one more, and nothing is off any more. */
+                /* The local clock is corrected: one call is refused, and then the clocks agree. */
                 set.wall += cases[i].skew;
                 start();
-                answer_to(last(), 401, cases[i].head, 36, "{\"error_code\":\"APIGW.0301\"}");
+                answer_to(last(), 401, cases[i].head, 36, REFUSED);
                 assert_int_equal(cloud_skew(cloud), 0);
                 answer(200, "[]");
                 teardown(NULL);
         }
-        struct cloud_account_config config = fixed();
-        begin(&config, NULL);
+        begin_fixed();
         start();
-        /* The date is right: it is the key. */
-        answer_to(last(), 401, "Date\0Thu, 01 Jan 2026 00:00:40 GMT\0", 36,
-                  "{\"error_code\":\"APIGW.0301\"}");
+        /* The Date agrees with the local clock, so the key is wrong. */
+        answer_to(last(), 401, "Date\0Thu, 01 Jan 2026 00:00:40 GMT\0", 36, REFUSED);
         assert_int_equal(wire.n, 1);
         assert_int_equal(call.request.error.kind, ERROR_UNAUTHORIZED);
         assert_int_equal(cloud_skew(cloud), 0);
@@ -217,22 +239,19 @@ static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
 
 static void keys_that_changed_are_used_within_the_call(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         start();
         access_now = "AKROTATED";
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        answer(401, REFUSED);
         assert_int_equal(wire.n, 2);
         assert_non_null(strstr(last()->headers, "Access=AKROTATED, "));
         answer(200, "[]");
         assert_false(request_failed(&call.request));
-        secret_now = "SKROTATED"; /* the same key, and another secret */
-        start();
-        answer(200, "[]");
+        secret_now = "SKROTATED"; /* the same access key with another secret key */
+        start_and_take();
         start();
         secret_now = "SKAGAIN";
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        answer(401, REFUSED);
         assert_int_equal(wire.n, 5);
         answer(200, "[]");
         assert_false(request_failed(&call.request));
@@ -247,16 +266,10 @@ static void pass(usec time)
 
 static void half_a_pair_of_new_keys_is_no_failure(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
         struct cloud_call other;
 
-        begin(&config, NULL);
-        start();
-        answer(200, "[]");
-        access_now = "AKROTATED";
-        start();
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
-        /* Neither this call nor another one is made with what was refused. */
+        begin_and_change("AKROTATED");
+        /* Neither this call nor another one uses the refused keys. */
         other = (struct cloud_call){
                 .account = account, .service = "dis", .method = "GET", .path = STR("/")
         };
@@ -280,44 +293,33 @@ static void half_a_pair_of_new_keys_is_no_failure(void **state UNUSED)
 
 static void new_keys_that_are_wrong_are_told_soon(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
         usec began;
 
-        begin(&config, NULL);
-        start();
-        answer(200, "[]");
-        access_now = "AKWRONG";
-        start();
+        begin_and_change("AKWRONG");
         began = set.monotonic;
-        answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
         while (wire.n == 2)
                 pass(USEC_SEC / 100);
         assert_int_equal(set.monotonic - began, 3 * USEC_SEC);
-        answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
+        answer(401, REFUSED);
         assert_int_equal(call.request.state, REQUEST_DONE);
         assert_int_equal(call.status, 401);
         assert_string_equal(
                 call.request.error.text,
                 "consume: 401 APIGW.0301: no (the access key is unknown, revoked, expired or does "
                 "not fit the secret key)");
-        /* Nothing has changed since: the next one is told at once. */
-        start();
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        /* The files have not changed since, so the next call fails at once. */
+        start_and_refuse();
         assert_int_equal(call.request.state, REQUEST_DONE);
         assert_int_equal(wire.n, 4);
 }
 
 static void a_call_whose_time_ends_while_keys_change_says_what_it_was_told(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
-        start();
-        answer(200, "[]");
+        begin_fixed();
+        start_and_take();
         call.timeout = USEC_SEC;
         access_now = "AKWRONG";
-        start();
-        answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
+        start_and_refuse();
         pass(USEC_SEC);
         assert_int_equal(wire.n, 2);
         assert_int_equal(call.request.state, REQUEST_DONE);
@@ -326,16 +328,13 @@ static void a_call_whose_time_ends_while_keys_change_says_what_it_was_told(void 
 
 static void keys_that_are_taken_away_are_told_soon(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
-        access_now = NULL; /* there never were any */
+        begin_fixed();
+        access_now = NULL; /* there were no keys yet */
         start();
         assert_string_equal(call.request.error.text, "Secret cloud is missing");
         access_now = "AKEXAMPLE";
-        start();
-        answer(401, "{\"error_code\":\"APIGW.0301\"}");
-        assert_int_equal(call.request.state, REQUEST_DONE); /* the first ones are no change */
+        start_and_refuse();
+        assert_int_equal(call.request.state, REQUEST_DONE); /* the first keys do not count as changed */
         access_now = NULL;
         start();
         assert_int_equal(call.request.state, REQUEST_BUSY);
@@ -382,13 +381,13 @@ static void temporary_keys_are_there_before_the_call_and_renewed(void **state UN
         turn();
         assert_int_equal(wire.n, 4);
         assert_non_null(strstr(last()->headers, "Access=AK1, "));
-        /* They are revoked: both calls that hear of it wait for new ones, asked for once. */
+        /* The keys are revoked: both refused calls wait for new keys, which are requested once. */
         start();
         set.monotonic += 2 * USEC_MINUTE;
-        answer_to(&calls[3], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
+        answer_to(&calls[3], 401, "", 0, REFUSED);
         assert_int_equal(wire.n, 6);
         assert_string_equal(last()->path, "/openstack/latest/securitykey");
-        answer_to(&calls[4], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
+        answer_to(&calls[4], 401, "", 0, REFUSED);
         assert_int_equal(wire.n, 6);
         answer(200, KEYS("2"));
         assert_int_equal(wire.n, 8);
@@ -397,7 +396,7 @@ static void temporary_keys_are_there_before_the_call_and_renewed(void **state UN
                 answer_to(&calls[at], 200, "", 0, "[]");
         }
         assert_false(request_failed(&call.request) || request_failed(&other.request));
-        /* 40 minutes before they expire others are asked for, without any call. */
+        /* 40 minutes before the keys expire new ones are requested, without any call. */
         set.monotonic += 23 * USEC_HOUR + 20 * USEC_MINUTE;
         set.wall += 23 * USEC_HOUR + 20 * USEC_MINUTE;
         turn();
@@ -425,7 +424,7 @@ static void keys_that_cannot_be_had_fail_the_call_in_words(void **state UNUSED)
         assert_int_equal(call.request.state, REQUEST_DONE);
         assert_string_equal(call.request.error.text, "ask IAM for an agency's keys: 403 403: not yours");
         assert_int_equal(call.request.error.kind, ERROR_FORBIDDEN);
-        /* The next one waits for no more than is told, and asks for nothing itself. */
+        /* The next call fails with the known error, and makes no request of its own. */
         start();
         assert_int_equal(wire.n, 1);
         assert_int_equal(call.request.state, REQUEST_DONE);
@@ -455,17 +454,17 @@ static void half_a_pair_that_asks_for_an_agency_s_keys_is_no_failure(void **stat
                 answer(200, "[]");
                 start();
                 access_now = "AKROTATED";
-                answer(401, "{\"error_code\":\"APIGW.0301\"}"); /* the agency's keys, in the service */
+                answer(401, REFUSED); /* the service refuses the agency's keys */
                 assert_int_equal(wire.n, 4);
                 assert_non_null(strstr(last()->headers, "Access=AKROTATED, "));
-                answer(401, "{\"error_code\":\"APIGW.0301\"}"); /* and what asks for others, in IAM */
+                answer(401, REFUSED); /* and IAM the keys that request others */
                 pass(USEC_SEC);
                 assert_int_equal(wire.n, 4);
                 assert_int_equal(call.request.state, REQUEST_BUSY);
                 secret_now = is_wrong ? secret_now : "SKROTATED";
                 pass(2 * USEC_SEC);
                 assert_int_equal(wire.n, 5);
-                answer(is_wrong ? 401 : 201, is_wrong ? "{\"error_code\":\"APIGW.0301\"}" : KEYS("2"));
+                answer(is_wrong ? 401 : 201, is_wrong ? REFUSED : KEYS("2"));
                 if (!is_wrong)
                         answer(200, "[]");
                 assert_int_equal(call.request.state, REQUEST_DONE);
@@ -505,9 +504,7 @@ static void the_project_is_looked_up_once(void **state UNUSED)
 
 static void a_second_host_is_tried_for_names_and_tls_alone(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         call.service = "cts";
         start();
         assert_string_equal(last()->url, "https://cts.cn-north-4.myhuaweicloud.com");
@@ -520,7 +517,7 @@ static void a_second_host_is_tried_for_names_and_tls_alone(void **state UNUSED)
         assert_non_null(strstr(last()->headers, "Authorization"));
         answer(503, "");
         assert_int_equal(call.request.state, REQUEST_DONE);
-        start(); /* it stays there */
+        start(); /* it stays with that host */
         assert_string_equal(last()->url, "https://cts.cn-north-4.myhuaweicloud.cn");
         fail_wire(true);
         assert_string_equal(last()->url, "https://cts.cn-north-4.myhuaweicloud.com");
@@ -550,10 +547,9 @@ static void where_all_services_are_at_one_address(void **state UNUSED)
 static void calls_beyond_the_service_s_limit_wait(void **state UNUSED)
 {
         static struct cloud_call many[100];
-        struct cloud_account_config config = fixed();
         size_t before;
 
-        begin(&config, NULL);
+        begin_fixed();
         for (size_t i = 0; i < COUNT_OF(many); i++) {
                 many[i] = (struct cloud_call){ .account = account,
                                                .service = i == 99 ? "smn" : "iam",
@@ -563,7 +559,7 @@ static void calls_beyond_the_service_s_limit_wait(void **state UNUSED)
                 cloud_start(&many[i]);
         }
         turn();
-        assert_int_equal(wire.n, 41); /* a burst of IAM, and another service's beside it */
+        assert_int_equal(wire.n, 41); /* the burst of IAM, and one call of another service */
         before = wire.n;
         for (int i = 0; i < 10; i++) {
                 set.monotonic += USEC_SEC / 20;
@@ -578,9 +574,7 @@ static void calls_beyond_the_service_s_limit_wait(void **state UNUSED)
 
 static void a_call_takes_no_longer_than_its_time(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         call.timeout = 5 * USEC_SEC;
         start();
         set.monotonic += 5 * USEC_SEC - 1;
@@ -596,9 +590,7 @@ static void a_call_takes_no_longer_than_its_time(void **state UNUSED)
 
 static void what_was_cancelled_is_not_heard_of(void **state UNUSED)
 {
-        struct cloud_account_config config = fixed();
-
-        begin(&config, NULL);
+        begin_fixed();
         start();
         cloud_cancel(&call);
         assert_int_equal(wire.cancelled, 1);

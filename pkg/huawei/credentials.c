@@ -14,8 +14,8 @@ enum { KEY_MOST = 1024, TOKEN_MOST = 32768, BODY_MOST = 256 << 10 };
 static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = USEC_MINUTE, RENEW_BEFORE = 40 * USEC_MINUTE,
                   METADATA_TIMEOUT = 3 * USEC_SEC, POD_TIMEOUT = 5 * USEC_SEC, TIMEOUT = 10 * USEC_SEC,
                   METADATA_TOKEN_LIFE = 6 * USEC_HOUR;
-/* The files of a pair are rarely replaced at once: for how long after a change what is refused may be half of
- * one, and how often the files are read meanwhile. */
+/* The two files of a key pair are usually not replaced at the same time. SETTLE: how long after a change
+ * refused keys are taken for an incomplete pair. LOOK: how often the files are read during that time. */
 static const usec SETTLE = 3 * USEC_SEC, LOOK = 100 * USEC_MSEC;
 
 /* How to ask a metadata service. */
@@ -23,7 +23,7 @@ enum metadata_step { METADATA_TOKEN, METADATA_KEYS };
 
 struct key_set {
         struct buf access, secret, token;
-        uint64_t version; /* 0: there was none yet */
+        uint64_t version; /* 0: none was read yet */
 };
 
 struct credentials {
@@ -32,14 +32,14 @@ struct credentials {
         struct key_set keys;    /* temporary ones; access.n 0: none yet */
         usec expires, renew_at; /* of temporary keys, wall clock */
         struct key_set base;    /* what was read; FIXED: to sign with, AGENCY: to ask with */
-        struct key_set fresh;   /* room to read them into */
-        bool unreadable;        /* the last time that they were read */
-        usec settled_at;        /* when the last change of what is read is long enough ago; monotonic */
+        struct key_set fresh;   /* buffer to read them into */
+        bool unreadable;        /* the last attempt to read base failed */
+        usec settled_at;        /* end of the SETTLE time after the last change; monotonic */
         uint64_t doubted;       /* the version of base that was refused last */
-        uint64_t asked_with;    /* AGENCY: the version of base */
-        usec look_at;           /* FIXED: when who waits for keys may ask again; monotonic */
+        uint64_t asked_with;    /* AGENCY: the version of base in the request for temporary keys */
+        usec look_at;           /* FIXED: when to read the files again for calls that wait; monotonic */
         bool asking;            /* a request is in flight */
-        bool refused;           /* a service refused them: renew them at once */
+        bool refused;           /* a service refused the keys: renew them at once */
         unsigned failures;
         int64_t replaced; /* token bucket for renewals after a refusal */
         usec not_before;  /* no request before then, after a failure; monotonic */
@@ -131,7 +131,7 @@ static int read_set(struct credentials *c, struct key_set *k, struct error *err)
         return 0;
 }
 
-/* Reads base; the first keys there are are no change. */
+/* Reads base, and starts the SETTLE time if it has changed, but not at the first read. */
 static int read_keys(struct credentials *c, usec now, struct error *err)
 {
         int r = read_set(c, &c->fresh, err);
@@ -151,7 +151,7 @@ static int read_keys(struct credentials *c, usec now, struct error *err)
 
 static bool is_settling(const struct credentials *c, usec now) { return now < c->settled_at; }
 
-/* Reads base. ERROR_CANCELLED: it is no whole new pair yet, as it seems; to be tried again at look_at. */
+/* Reads base. ERROR_CANCELLED: the pair is probably incomplete; try again at look_at. */
 static int read_whole(struct credentials *c, usec now, struct error *err)
 {
         int r = read_keys(c, now, err);
@@ -162,7 +162,7 @@ static int read_whole(struct credentials *c, usec now, struct error *err)
         return error_set(err, ERROR_CANCELLED, "the cloud's keys are being replaced");
 }
 
-/* The keys of this version of base were refused. true: there are others by now, or there may be soon. */
+/* A service refused the keys of this version of base. true: base has changed since, or may soon. */
 static bool doubt(struct credentials *c, uint64_t version, usec now)
 {
         struct error err;
@@ -444,7 +444,7 @@ static const char *what(const struct credentials *c)
         return "read the keys";
 }
 
-/* true: that was one step, another request follows. */
+/* true: the step succeeded, and another request follows. */
 static bool metadata_step(struct credentials *c, int status, struct str body, usec now)
 {
         struct str no_agency = STR("Please configure Cloud Service Agency first");
@@ -453,14 +453,14 @@ static bool metadata_step(struct credentials *c, int status, struct str body, us
                 if (status == 200 && take(&c->shown, str_trim(body), TOKEN_MOST) == 0)
                         c->shown_until = now + METADATA_TOKEN_LIFE;
                 else if (status == 404 || status == 405 || status == 503)
-                        wipe(&c->shown); /* a machine that needs no token */
+                        wipe(&c->shown); /* the service works without a token */
                 else
                         return false;
                 c->step = METADATA_KEYS;
                 return true;
         }
         if (status == 401 && !c->asked_anew && !memmem(body.p, body.n, no_agency.p, no_agency.n)) {
-                c->asked_anew = true; /* the token is stale, whatever its lifetime was */
+                c->asked_anew = true; /* the token has become invalid before its time */
                 c->step = METADATA_TOKEN;
                 return true;
         }
@@ -534,7 +534,7 @@ int credentials_keys(struct credentials *c, usec now, usec wall, struct cloud_ke
 
 bool credentials_refused(struct credentials *c, uint64_t version, usec now)
 {
-        /* so many at once, then a pause between them */
+        /* three renewals at once, then one each 20 seconds */
         const struct bucket_rate replaced = bucket_rate(3, USEC_MINUTE, 3);
 
         if (c->config.kind == CREDENTIALS_FIXED)
@@ -544,7 +544,7 @@ bool credentials_refused(struct credentials *c, uint64_t version, usec now)
         if (c->refused)
                 return c->asking || c->not_before <= now;
         c->refused = true;
-        /* A service that refuses all new keys will refuse the next ones, too. */
+        /* If the service refuses every new key, do not request them without end. */
         if (bucket_gives(&replaced, c->replaced, now)) {
                 c->replaced = bucket_take(&replaced, c->replaced, 1, now);
                 return true;

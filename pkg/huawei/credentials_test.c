@@ -86,7 +86,7 @@ static struct credentials_request expect_request(void)
 
         assert_int_equal(credentials_deadline(c, now, wall), now);
         assert_true(credentials_next(c, now, wall, &q));
-        assert_false(credentials_next(c, now, wall, &q)); /* one at a time */
+        assert_false(credentials_next(c, now, wall, &q)); /* one request at a time */
         assert_int_equal(credentials_deadline(c, now, wall), USEC_NEVER);
         return q;
 }
@@ -148,17 +148,17 @@ static void fixed_keys_are_read_for_each_use(void **state UNUSED)
         assert_false(credentials_refused(c, 1, now));
         access_now = "AKNEXT";
         token_now = "T";
-        assert_true(credentials_refused(c, 1, now)); /* others are there */
+        assert_true(credentials_refused(c, 1, now)); /* there are newer keys */
         expect_keys("AKNEXT", "SKBASE", "T");
         pass(3 * USEC_SEC);
         expect_keys("AKNEXT", "SKBASE", "T");
         access_now = NULL;
-        expect_none(ERROR_CANCELLED, "being replaced"); /* not yet written, maybe */
+        expect_none(ERROR_CANCELLED, "being replaced"); /* the second file may not be written yet */
         pass(3 * USEC_SEC);
         expect_none(ERROR_NOT_FOUND, "No such file");
         access_now = "AK NEXT";
         expect_none(ERROR_INVALID, "printable ASCII without spaces");
-        access_now = "AKNEXT"; /* as they were */
+        access_now = "AKNEXT"; /* the keys before */
         expect_keys("AKNEXT", "SKBASE", "T");
         assert_false(credentials_refused(c, 2, now));
 }
@@ -179,7 +179,7 @@ static void refused_keys_of_files_are_looked_at_again_for_a_while(void **state U
                 assert_false(credentials_next(c, now, wall, &q));
                 assert_int_equal(credentials_deadline(c, now, wall), USEC_NEVER);
         }
-        expect_keys("AKNEXT", "SKBASE", ""); /* once more, then they are wrong */
+        expect_keys("AKNEXT", "SKBASE", ""); /* tried once more; then they count as wrong */
         assert_false(credentials_refused(c, 2, now));
         secret_now = "SKNEXT";
         assert_true(credentials_refused(c, 2, now));
@@ -205,7 +205,7 @@ static void the_machine_s_keys_need_a_token_first(void **state UNUSED)
         assert_true(str_is(q.headers, "X-Metadata-Token: TOKEN\r\n"));
         answer(200, ONE_DAY);
         expect_keys("AK1", "SK1", "T1");
-        /* 40 minutes before they expire they are renewed, with a new token, since that one has aged. */
+        /* They are renewed 40 minutes before they expire, with a new token, since the old one has expired. */
         pass_until_due(23 * USEC_HOUR + 20 * USEC_MINUTE, 23 * USEC_HOUR + 20 * USEC_MINUTE);
         assert_string_equal(expect_request().method, "PUT");
         expect_keys("AK1", "SK1", "T1");
@@ -319,7 +319,7 @@ static void a_pod_shows_its_token(void **state UNUSED)
         answer(200, "{\"accessKeyId\":\"AK1\",\"secretAccessKey\":\"SK1\",\"securityToken\":\"T1\","
                     "\"expiration\":\"2026-01-01T01:00:00Z\"}");
         expect_keys("AK1", "SK1", "T1");
-        /* Of those that live for an hour half is used. */
+        /* Keys that live for an hour are renewed after half of it. */
         pass_until_due(USEC_HOUR / 2, USEC_HOUR / 2);
 }
 
@@ -375,7 +375,7 @@ static void while_a_renewal_fails_the_old_keys_do_until_they_expire(void **state
                 credentials_failed(c, &err, now);
                 pass_until_due(USEC_SEC / 2, USEC_MINUTE);
         }
-        expect_none(ERROR_CANCELLED, ""); /* it is tried at this moment */
+        expect_none(ERROR_CANCELLED, ""); /* a request is in flight */
         (void)expect_request();
         credentials_failed(c, &err, now);
         expect_none(ERROR_UNREACHABLE, "ask for the pod's keys: connect to http://127.0.0.1:7788: refused");
@@ -392,7 +392,7 @@ static void refused_keys_are_replaced_at_once_but_not_for_ever(void **state UNUS
         for (unsigned i = 2; i < 6; i++) {
                 /* Three at once, then one each 20 seconds. */
                 assert_int_equal(credentials_refused(c, i - 1, now), i < 5);
-                assert_int_equal(credentials_refused(c, i - 1, now), i < 5); /* by another call */
+                assert_int_equal(credentials_refused(c, i - 1, now), i < 5); /* refused in another call */
                 if (i < 5)
                         expect_none(ERROR_CANCELLED, "");
                 else {
@@ -407,7 +407,7 @@ static void refused_keys_are_replaced_at_once_but_not_for_ever(void **state UNUS
                 answer(200, body);
                 (void)snprintf(access, sizeof(access), "AK%u", i);
                 expect_keys(access, "S", "T");
-                assert_true(credentials_refused(c, i - 1, now)); /* a late answer: others are there */
+                assert_true(credentials_refused(c, i - 1, now)); /* a late refusal: there are newer keys */
                 expect_keys(access, "S", "T");
         }
 }

@@ -14,7 +14,7 @@ static struct cloud_error read_one(const char *service, int status, const char *
         return e;
 }
 
-/* What the references say, and what it calls for. */
+/* The codes of the API references, and the verdicts that they call for. */
 static void each_documented_code_means_something(void **state UNUSED)
 {
         static const struct {
@@ -90,7 +90,7 @@ static void each_documented_code_means_something(void **state UNUSED)
                                         fail_msg("%s: %s", body.p, cloud_verdict_name(e.verdict));
                         }
                 }
-        /* All rows were asked for; two codes are those of older gateways. */
+        /* All rows are covered; two codes are those of older gateways. */
         assert_int_equal(seen, refusal_rows_n + 2);
 }
 
@@ -121,7 +121,7 @@ static void what_has_no_code_goes_by_its_status(void **state UNUSED)
                 for (size_t b = 0; b < COUNT_OF(bodies); b++)
                         assert_int_equal(read_one("dis", table[i].status, bodies[b]).verdict,
                                          table[i].verdict);
-        /* A service that breaks may not be taken at its word. */
+        /* The error code of a 5xx is not reliable. */
         assert_int_equal(read_one("dis", 500, "{\"errorCode\":\"DIS.4301\"}").verdict, CLOUD_RETRY);
         assert_int_equal(read_one("dis", 503, "{\"errorCode\":\"DIS.4303\"}").verdict, CLOUD_THROTTLE);
         assert_int_equal(read_one("dis", 429, "{\"errorCode\":\"DIS.4301\"}").verdict, CLOUD_THROTTLE);

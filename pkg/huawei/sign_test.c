@@ -10,7 +10,7 @@
 #define DATE "20240102T030405Z"
 #define PROJECT "b2b3853af40448fcb9e40d0000000001"
 
-/* What the official SDK sends for these requests. */
+/* The signatures that the official SDK sends for these requests. */
 static void the_sdks_signatures_come_out(void **state UNUSED)
 {
         const struct sign_header get[] = { { STR("Host"), STR("dms.cn-north-1.myhuaweicloud.com") },
@@ -79,7 +79,7 @@ static void dates_are_read(void **state UNUSED)
         assert_false(sign_date(STR("20241302T030405Z"), &at));
 }
 
-/* They have one signature, which the client's rules demand: only one of them may count. */
+/* The client's rules give both paths the same signature, so only one of them may be accepted. */
 static void an_encoded_slash_is_not_told_from_one(void **state UNUSED)
 {
         static const char *const told[] = { "/",   "/o/7/note",    "/o/7%20note", "/%",

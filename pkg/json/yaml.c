@@ -11,23 +11,6 @@ enum { SIZE_MOST = 1 << 20, DEPTH_MOST = 72, NODES_MOST = 100000, NAME_SHOWN = 8
 
 /* ---- problems ----------------------------------------------------------- */
 
-struct str text_clip(struct str s, size_t most)
-{
-        if (s.n > most)
-                s.n = most;
-        /* No half of a character at the end. */
-        for (size_t back = 1; back <= 3 && back <= s.n; back++) {
-                unsigned char c = (unsigned char)s.p[s.n - back];
-
-                if (c >= 0xc0) {
-                        if ((c >= 0xf0 ? 4u : c >= 0xe0 ? 3u : 2u) > back)
-                                s.n -= back;
-                        break;
-                }
-        }
-        return s;
-}
-
 void problem_add(struct problems *all, unsigned line, unsigned column, const char *path, const char *format,
                  ...)
 {
@@ -44,14 +27,13 @@ void problem_add(struct problems *all, unsigned line, unsigned column, const cha
                 all->cap = cap;
         }
         va_start(args, format);
-        (void)vsnprintf(text, sizeof(text), format, args);
+        text_vprint(text, sizeof(text), format, args); /* it may quote the file */
         va_end(args);
-        text_plain(text); /* it may quote the file */
         /* A text that could not be made stays NULL: the place is told, and that memory ran out. */
         all->list[all->n] = (struct problem){ .line = line,
                                               .column = column,
                                               .path = str_dup(str_of(path ? path : "")),
-                                              .text = str_dup(text_clip(str_of(text), sizeof(text))) };
+                                              .text = str_dup(str_of(text)) };
         if (all->list[all->n].path)
                 text_plain(all->list[all->n].path);
         all->n++;

@@ -57,9 +57,6 @@ void problems_done(struct problems *);
  * colon. */
 void problems_format(const struct problems *, const char *file, struct buf *);
 
-/* The start of a text, at most that many bytes, cut between characters: for messages. */
-struct str text_clip(struct str, size_t most);
-
 /* 0 when all parsed; -1 when not, with the reasons in problems (none: memory is out). Documents parsed before
  * a syntax error are kept, and so is a document with duplicate keys (the first counts), anchors, aliases or
  * tags, so that the rest of it can be checked too. */

@@ -123,8 +123,8 @@ static void note_trouble(struct kafka_producer *p, rd_kafka_event_t *event)
         if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
                 return;
         kafka_explain(&text, code, rd_kafka_event_error_string(event));
-        (void)snprintf(p->why, sizeof(p->why), "%s",
-                       text.failed || !text.p ? rd_kafka_event_error_string(event) : text.p);
+        text_print(p->why, sizeof(p->why), "%s",
+                   text.failed || !text.p ? rd_kafka_event_error_string(event) : text.p);
 }
 
 bool kafka_producer_take(struct kafka_producer *p, struct kafka_delivery *out)

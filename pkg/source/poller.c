@@ -5,16 +5,16 @@
 #include "source/page.h"
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
-enum { REFUSALS_MOST = 16 }; /* of one job, whatever succeeds between them: then it has failed */
-static const usec CALL_TIMEOUT = 10 * USEC_SEC; /* of a save: after that it is made again */
+enum { REFUSALS_MOST = 16 }; /* in one job, not necessarily in a row; more of them fail the job */
+static const usec CALL_TIMEOUT = 10 * USEC_SEC; /* after that, a SAVE is retried */
 static const usec LOST_PAUSE = USEC_MINUTE, BACKOFF_MIN = 200 * USEC_MSEC, BACKOFF_MAX = 10 * USEC_SEC;
 
-/* A job under way. */
+/* A job in progress. */
 struct errand {
         struct poller_call call; /* the first member */
         struct store_request stored;
         struct reader_job job;
-        struct errand *next, *previous; /* of those that are busy; next: free */
+        struct errand *next, *previous; /* in the list of busy ones; next: also in the free list */
         unsigned refusals;
 };
 
@@ -97,7 +97,7 @@ static void call_cancel(struct poller *p, struct poller_call *c)
                 return;
         c->busy = false;
         for (struct poller_call **at = &p->ended; *at; at = &(*at)->next)
-                if (*at == c) { /* it ended in this very turn */
+                if (*at == c) { /* it has ended, and its result is not handled yet */
                         *at = c->next;
                         if (p->ended_last == &c->next)
                                 p->ended_last = at;
@@ -111,7 +111,7 @@ static bool succeeded(const struct poller_call *c)
         return c->status >= 200 && c->status < 300 && c->error.kind == ERROR_NONE;
 }
 
-/* What is wrong, as an error; the source may know better. */
+/* The call's failure as an error; the source may overrule it. */
 static void why(const struct poller_call *c, struct error *err)
 {
         const char *what = c->request.what.p ? c->request.what.p : c->service;
@@ -122,7 +122,7 @@ static void why(const struct poller_call *c, struct error *err)
                 (void)refusal_error(&c->refusal, what, err);
 }
 
-/* What can't be read may be the network's fault: asked again, it may be whole. */
+/* A response that can't be parsed may have been damaged on the way, so a retry may help. */
 static enum poller_step judged(enum poller_step step, struct error *err)
 {
         if (step == POLLER_FAILED && err->kind == ERROR_PROTOCOL)
@@ -132,7 +132,7 @@ static enum poller_step judged(enum poller_step step, struct error *err)
 
 /* ---- jobs --------------------------------------------------------------- */
 
-/* Where its errand is found: the track, and whether it reads. */
+/* Index of the job's errand: each track has one that reads and one that saves. */
 static uint64_t place_of(const struct reader_job *job)
 {
         return (uint64_t)job->track << 1 | (job->kind != READER_SAVE);
@@ -262,7 +262,7 @@ static void front_cancel(struct poller *p, uint32_t track, usec now)
         struct errand *e = errand_at(p, (uint64_t)track << 1 | 1);
         struct error err;
 
-        if (!e || !e->call.busy) /* the store's answers are waited for */
+        if (!e || !e->call.busy) /* store requests can't be cancelled */
                 return;
         call_cancel(p, &e->call);
         (void)error_set(&err, ERROR_CANCELLED, "it is not wanted any more");
@@ -278,7 +278,7 @@ static void track_left(struct poller *p, const struct reader_job *job, usec now)
         if (p->ops->left)
                 p->ops->left(p, job->own);
         if ((job->lost || elsewhere) && p->ops->discover) {
-                /* it is asked for again soon, to stand by */
+                /* list again soon, to add the track again and stand by */
                 p->discover_at = MIN_OF(p->discover_at, now + USEC_SEC);
         } else if (job->lost) {
                 (void)error_set(&err, ERROR_CONFLICT,
@@ -304,7 +304,7 @@ static void errand_store(struct poller *p, struct errand *e)
                 store_put(&p->services->store, &e->stored, e->job.name, e->job.state);
 }
 
-/* No call is needed for it. */
+/* CLAIM is decided by the claims, without a call. */
 static void track_claim(struct poller *p, const struct reader_job *job, usec now)
 {
         struct error err;
@@ -378,7 +378,7 @@ static void discover_failed(struct poller *p, const struct error *err, usec now)
                                 : err->retry ? backoff_full_jitter(&p->random, c->backoff_min, c->backoff_max,
                                                                    p->discover_failures, USEC_MSEC)
                                              : MAX_OF(c->backoff_max, USEC_MSEC));
-        p->discover_by = 0; /* no sooner than that */
+        p->discover_by = 0; /* the back-off wins */
         p->discover_failures++;
 }
 
@@ -426,7 +426,7 @@ static void discovered(struct poller *p, usec now)
         reader_trouble(p->reader, NULL);
 }
 
-/* The only track, when there is no list. */
+/* Without discovery there is only one track. */
 static void add_track(struct poller *p, usec now)
 {
         struct reader_stats stats;
@@ -493,7 +493,7 @@ static void say_warnings(struct poller *p)
                 source_tell(p->services, &notice);
 }
 
-/* It is closed once no claim is held any more, too: whoever goes on here finds them free. */
+/* Delays PULL_CLOSED until all claims are released, so that a successor can take them at once. */
 static size_t hold_back(struct poller *p, struct pull_event *events, size_t max, size_t n)
 {
         if (n && events[n - 1].kind == PULL_CLOSED) {
@@ -581,7 +581,7 @@ static void errands_free(struct errand *e)
         }
 }
 
-/* As the Trigger's cloud, unless a port was given. */
+/* Uses the Trigger's cloud settings unless a port was given. */
 static int open_port(struct poller *p, struct error *err)
 {
         const struct source_account_config account = { .services = p->services,
@@ -688,7 +688,7 @@ static uint64_t touch(struct str s)
         return sum;
 }
 
-/* A reader of one track, so that answered may say what it likes. */
+/* A reader with one track, so that answered can call the reader's functions. */
 static int stand_in(struct poller *p, void *own, uint32_t *track, struct error *err)
 {
         const struct reader_config config = { .page_bytes = 1 << 20 };

@@ -1,9 +1,9 @@
-/* A poller is a reader whose jobs are calls of a cloud service: what a source asks, how it reads the answer
- * and what a refusal means are pure functions of its own (struct poller_ops), and all that is between them is
- * here: one call after the other for a job, pauses, positions that the Trigger's store keeps, the list of
- * tracks asked for again. CONTRIBUTING.md walks through a source that is written so.
+/* A poller is a reader whose jobs are calls to a cloud service. A source supplies pure functions that write a
+ * request, read a response and interpret an error (struct poller_ops). The poller does the rest: it makes the
+ * calls of a job one after the other, pauses, keeps positions in the Trigger's store, and lists the tracks
+ * again and again. CONTRIBUTING.md walks through a source that is written so.
  *
- * It owns the reader and the calls under way; the calls are made through a port. Loop's thread. */
+ * It owns the reader and the calls in flight, which are made through a port. Loop's thread. */
 #pragma once
 
 #include "base/buf.h"
@@ -15,7 +15,7 @@
 
 struct poller;
 
-/* What is asked, filled in by ask; empty before. */
+/* A request; ask and discover fill it in, and get it empty. */
 struct cloud_request {
         const char *method; /* "GET" unless it is set */
         struct buf path;    /* percent-encoded; "{project_id}" stands for the account's */
@@ -24,76 +24,76 @@ struct cloud_request {
         struct buf what;    /* "records of partition 3": for errors */
         usec timeout;       /* 0: the port's */
 };
-/* Appends NAME=VALUE, encoded, and an & before it where it is not the first. */
+/* Appends NAME=VALUE, percent-encoded, after an & unless it is the first. */
 void poller_query(struct cloud_request *, const char *name, struct str value);
 void poller_query_int(struct cloud_request *, const char *name, int64_t value);
 
-/* A call, owned by the poller. From start on the request is borrowed until poller_call_ended or cancel. */
+/* A call, owned by the poller. The port borrows the request from start until poller_call_ended or cancel. */
 struct poller_call {
         const char *service;
         struct cloud_request request;
-        /* What came of it: */
-        int status;                 /* 0: there was no answer, and error says why */
-        struct buf answer;          /* the body; may be swapped in */
-        struct cloud_error refusal; /* where status is no 2xx; otherwise CLOUD_DONE */
+        /* The result: */
+        int status;                 /* 0: there was no response; error says why */
+        struct buf answer;          /* the body; the port may swap in a buffer of its own */
+        struct cloud_error refusal; /* CLOUD_DONE if status is 2xx */
         struct error error;
         void *port; /* the port's own */
         struct poller *poller;
         struct poller_call *next;
         bool busy;
 };
-/* How calls are made: pkg/huawei's, or a script. */
+/* How calls are made: by pkg/huawei, or by a script in tests. */
 struct poller_port {
         void (*start)(void *cookie, struct poller_call *);
-        void (*cancel)(void *cookie, struct poller_call *); /* it does not end any more */
+        void (*cancel)(void *cookie, struct poller_call *); /* poller_call_ended will not be called */
         void *cookie;
 };
-/* The port: what came of the call is filled in. Wakes the poller; never calls it back. */
+/* For the port, once the result is filled in. Wakes the poller, and does not call back into it. */
 void poller_call_ended(struct poller_call *);
 
 enum poller_step {
-        POLLER_FAILED = -1, /* error says why */
+        POLLER_FAILED = -1, /* the error says why */
         POLLER_DONE,
-        POLLER_AGAIN, /* another call belongs to this job: ask, at once */
+        POLLER_AGAIN, /* the job needs another call: ask again, at once */
 };
 
-/* What the account of its calls warns of: for the list of each kind of source that has one. */
+/* The warning that comes from the account, for the list of warnings of each source that calls the cloud. */
 #define SOURCE_REGION_UNKNOWN "RegionUnknown"
 #define SOURCE_ACCOUNT_WARNING WARNING(SOURCE_REGION_UNKNOWN)
 
-/* None does I/O or waits. p is the first member of the source's own struct. */
+/* None of them does I/O or blocks. The poller is the first member of the source's own struct. */
 struct poller_ops {
-        const char *service; /* "dis": its endpoint, limit and codes */
-        /* LOAD and SAVE are the store's, under the track's name; otherwise ask makes calls of them. */
+        const char *service; /* "dis": decides endpoint, rate limit and error codes */
+        /* LOAD and SAVE use the Trigger's store, with the track's name as the key, instead of calls. */
         bool stored;
-        /* Asks for the list of tracks, or its next part. Optional: there is one track, named by service,
-         * or those that the source added itself when it was opened. */
+        /* Requests the list of tracks, or its next page. Optional: without it there is one track, named like
+         * service, or those that the source added when it was opened. */
         void (*discover)(struct poller *, struct cloud_request *);
-        /* reader_add for each that is new (ERROR_EXISTS is none), reader_end for those that end. */
+        /* Calls reader_add for new tracks (ERROR_EXISTS: it was known), and reader_end for those that end. */
         enum poller_step (*discovered)(struct poller *, struct str body, struct error *);
-        /* Optional: what a refusal means when it is no failure. Sixteen in a row are one. */
+        /* Optional: for refusals that are no failure. Sixteen in a row fail nevertheless. */
         enum poller_step (*discover_refused)(struct poller *, const struct cloud_error *, struct error *);
-        /* Each track has one reader among the Trigger's workers: the services' claims say which. */
+        /* Each track is read by one of the Trigger's workers only, as decided by the services' claims. */
         bool claimed;
-        /* LOAD, FETCH, SAVE, RETURN, as far as the configuration has them. */
+        /* For LOAD, FETCH, SAVE and RETURN, as far as the configuration enables them. */
         void (*ask)(struct poller *, const struct reader_job *, struct cloud_request *);
-        /* FETCH: page_record for each; FETCH and LOAD: poller_mark before POLLER_DONE. */
+        /* FETCH: calls page_record for each record. FETCH and LOAD: calls poller_mark before POLLER_DONE. */
         enum poller_step (*answered)(struct poller *, const struct reader_job *, struct str body,
                                      struct error *);
-        /* Optional: what a refusal means when it is no failure, such as a cursor that must be renewed. The
-         * error is filled in already. */
+        /* Optional: for refusals that are no failure, such as that of an expired cursor. The error is already
+         * filled in. */
         enum poller_step (*refused)(struct poller *, const struct reader_job *, const struct cloud_error *,
                                     struct error *);
-        void (*left)(struct poller *, void *own); /* optional: frees own, at the track's end */
-        void (*done)(struct poller *); /* optional, at the end: frees what the source's own struct holds */
+        void (*left)(struct poller *, void *own); /* optional: frees own when the track has left */
+        void (*done)(struct poller *); /* optional: frees what the source's own struct holds, at the end */
 };
 
 struct poller_config {
-        struct reader_config reader;    /* its backoff_min 0: 200 ms, backoff_max 0: 10 s */
-        usec discover_interval;         /* between two lists of tracks; after a failure backoff_max at most */
-        const struct cloud_spec *cloud; /* where calls go, and as whom; NULL: all by default */
-        struct poller_port port;        /* of tests; otherwise calls are made as cloud says */
-        uint64_t seed;                  /* 0: one at random */
+        struct reader_config reader;    /* backoff_min 0: 200 ms, backoff_max 0: 10 s */
+        usec discover_interval;         /* between lists of tracks; after a failure at most backoff_max */
+        const struct cloud_spec *cloud; /* the Trigger's cloud settings; NULL: all defaults */
+        struct poller_port port;        /* for tests; by default calls are made as cloud says */
+        uint64_t seed;                  /* 0: random */
 };
 
 struct errand;
@@ -104,57 +104,59 @@ struct poller {
         const struct services *services;
         struct reader *reader;
         struct poller_config config;
-        struct source_account *account;        /* of its calls; NULL: they are made by another port */
-        struct errand *free_errands, **places; /* by track: the one that saves, and the one that reads */
+        struct source_account *account;        /* makes the calls; NULL: another port does */
+        struct errand *free_errands, **places; /* by track: its saving and its reading job */
         uint64_t places_n;
         struct poller_call discovery, *ended, **ended_last;
-        struct list stored; /* what the store has done */
+        struct list stored; /* requests that the store has completed */
         struct errand *busy;
         struct buf mark;
         struct random random;
-        usec discover_at, discover_by; /* by: sooner, as the source wished; 0: it did not */
+        usec discover_at, discover_by; /* when to list next; by: as the source wishes, 0: no wish */
         unsigned discover_failures, discover_refusals;
-        struct share share;    /* of the claims */
-        bool stopping, closed; /* closed: but for the claims that are released still */
+        struct share share;    /* decides which tracks this worker reads */
+        bool stopping, closed; /* closed: the reader is; claims may still be waiting to be released */
 };
 
-/* Takes the source's own struct, which is of the heap and zeroed but for what is its own, and frees it at the
- * end, and where this fails, too. services: borrowed until it is closed. */
+/* Takes ownership of the source's own struct (on the heap, zeroed except for the source's own fields), even
+ * on failure. services: borrowed until the source is closed. */
 int poller_open(struct poller *, const struct poller_ops *, const struct poller_config *,
                 const struct services *, struct error *) MUST_CHECK;
-/* For the kind's check: can calls be made as that says? */
+/* For the kind's check: can calls be made with these settings? */
 int poller_check(const struct cloud_spec *, const char *service, const struct services *,
                  struct error *) MUST_CHECK;
-/* Cancels what is under way, and frees all; for an open that fails later. Returns NULL. */
+/* Cancels calls in flight and frees everything; for an open that fails later on. Returns NULL. */
 struct source *poller_close(struct poller *);
-/* The mark behind the page (FETCH), or the state (LOAD); copied. */
+/* Sets the mark after the page (FETCH), or the loaded state (LOAD); copied. */
 void poller_mark(struct poller *, struct str);
-/* The list of tracks is asked for again by then, not only after its interval. */
+/* Lists the tracks again by that time, instead of after the interval. */
 void poller_discover_by(struct poller *, usec at);
-usec poller_time(int64_t msec);          /* of an answer, for a record; 0: there is none, or it can't be */
-usec poller_wall(const struct poller *); /* for questions about a time; 0 in poller_answer */
+usec poller_time(int64_t msec);          /* a record's time, from a response's; 0: none, or out of range */
+usec poller_wall(const struct poller *); /* now, for requests that contain a time; 0 in poller_answer */
 
 /* The pull side of every source that polls. */
 extern const struct pull_ops poller_pull;
-/* For messages that are acknowledged one by one: the reader hears of each at once. */
+/* For messages that are acknowledged one by one: each outcome is passed to the reader at once. */
 extern const struct pull_ops poller_pull_at_once;
 
-/* For a shape's sample: a record read from an answer that says what a document says, by what reads all
- * answers, in a page of its own. Pure; any thread. */
-struct page *poller_sample_begin(struct error *) MUST_CHECK; /* to fill; NULL: out of memory */
-/* Takes the page; the record is its first. filled: 0, or -1 when the error says why it is not. */
+/* For a shape's sample: the sample is written as a response of the service, and parsed by the same code as
+ * any other response, into a page of its own. Pure; any thread. */
+struct page *poller_sample_begin(struct error *) MUST_CHECK; /* an empty page; NULL: out of memory */
+/* Takes the page, and returns its first record. filled: the parser's result, -1 with the error filled in. */
 int poller_sample_end(struct page *, int filled, struct record **, struct error *) MUST_CHECK;
 void poller_sample_free(struct record *); /* the shape's sample_free */
-/* A member with what the document says under a name; nothing, or null: otherwise, NULL: no member. */
+/* Writes a member with the document's value of that name. If that is missing or null: otherwise; NULL: no
+ * member. */
 void poller_sample_member(struct writer *, const char *key, const struct node *document, const char *name,
                           const char *otherwise);
-/* The text of a string, the JSON of anything else; nothing of null. */
+/* Appends a string's text, or the JSON of another value; nothing for null. */
 void poller_sample_text(const struct node *, struct buf *);
 
-/* For tests and fuzz targets: one answer to a job of this kind, without services; each record's bytes are
- * read. p: zeroed, or with what answered needs. How many records it had; negative: it failed. */
+/* For tests and fuzz targets: handles one response to a job of this kind, without services, and touches the
+ * bytes of each record. p: zeroed, except for what answered needs. Returns the number of records; negative:
+ * it failed. */
 int64_t poller_answer(struct poller *, const struct poller_ops *, enum reader_job_kind, void *own,
                       struct str body, struct error *);
-/* The same of records; each is shown, where none has failed. */
+/* The same for FETCH; calls each for all records if the response was valid. */
 int64_t poller_records(struct poller *, const struct poller_ops *, void *own, struct str body,
                        void (*each)(const struct record *), struct error *);

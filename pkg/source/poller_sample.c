@@ -5,7 +5,7 @@
 
 enum { SAMPLE_MOST = 256 << 20 };
 
-/* What a page stands on is found again by it. */
+/* What a page borrows; found again through its pointer. */
 struct sample {
         struct remember remember;
         struct reader_stats stats;

@@ -4,7 +4,7 @@
 #include "source/reader_inside.h"
 
 static const usec RETRY_AFTER_MOST = USEC_HOUR;
-/* Idle pauses end on a grid of their twentieth, at most this wide. */
+/* Pauses of idle tracks are rounded up to a grid of a twentieth of them, at most this wide. */
 static const usec IDLE_GRID = 50 * USEC_MSEC;
 enum { IDLE_TURNS = 20 };
 
@@ -94,7 +94,7 @@ struct reader *reader_free(struct reader *r)
         return NULL;
 }
 
-/* Room for one more track and its timer, so that nothing about it can fail later. */
+/* Reserves memory for one more track and its timer, so that removing or scheduling it can't fail later. */
 static bool reserve_slot(struct reader *r)
 {
         uint32_t cap = MAX_OF(r->slots_cap * 2, 8u);
@@ -163,7 +163,7 @@ int reader_add(struct reader *r, struct str name, void *own, uint32_t *track, st
         return 0;
 }
 
-/* Whoever waits for a turn looks again. */
+/* Lets all waiting tracks try again. */
 static void wake_waiting(struct reader *r)
 {
         for (struct list_node *n; (n = r->waiting.first);) {
@@ -181,7 +181,7 @@ void track_hold(struct reader *r, struct track *t, bool holds)
                 wake_waiting(r);
 }
 
-/* All that the track had is done: what would be done twice as fast as there is time for may be asked for. */
+/* All records of the track are done. Adjusts how many are fetched at once to what takes half the lease. */
 static void learn(struct reader *r, struct track *t, usec now)
 {
         const struct reader_config *c = &r->config;
@@ -199,14 +199,15 @@ static void learn(struct reader *r, struct track *t, usec now)
         wake_waiting(r);
 }
 
-/* In the order in which they were done. */
+/* In the order in which the tracks finished. */
 static void learn_all(struct reader *r, usec now)
 {
         while (r->timed.first)
                 learn(r, CONTAINER_OF(r->timed.first, struct track, timed), now);
 }
 
-/* What is let go was taken in vain, and the peer may count how often: nothing more is taken than is tried. */
+/* Records were dropped before they were delivered. The queue may count how often a message is received and
+ * move it to its dead letters, so from now on nothing is fetched that can't be tried at once. */
 static void be_careful(struct reader *r)
 {
         if (!r->records)
@@ -223,7 +224,7 @@ static void front_unwanted(struct track *t)
                 t->cancel_due = t->cancelled = true;
 }
 
-/* Nothing more of it is lent; the engine is told, once it knows of the track. */
+/* Stops lending records of the track, and tells the engine, if it knows the track. */
 static void let_go(struct reader *r, struct track *t)
 {
         if (t->state == TRACK_LEAVING) {
@@ -298,7 +299,7 @@ void reader_hurry(struct reader *r, uint32_t track)
                 wake_waiting(r);
 }
 
-/* The last trace of a track. */
+/* Removes a track from all structures, and frees it. */
 static void track_remove(struct reader *r, struct track *t)
 {
         heap_remove(&r->timers, &t->due);
@@ -331,7 +332,7 @@ static bool front_wanted(const struct reader *r, const struct track *t)
         return !t->busy && (t->state <= TRACK_LOAD || fetch_wanted(r, t));
 }
 
-/* Another one has the turn, or records that are to be tried first. */
+/* With shared, another FETCH is in flight; or records that were fetched must be tried first. */
 static bool fetch_waits(const struct reader *r, const struct track *t)
 {
         return t->state == TRACK_OPEN && ((r->config.shared && r->fetching) || (r->careful && r->holds));
@@ -393,7 +394,7 @@ static void tell_let_go(struct reader *r, const struct track *t)
                         (unsigned long long)n);
 }
 
-/* Everything that it let go of comes again. */
+/* Starts the track over at its saved mark: the peer delivers again what was dropped. */
 static void begin_again(struct reader *r, struct track *t, usec now)
 {
         if (!put_text(&t->resume, text_of(&t->kept))) {
@@ -408,7 +409,7 @@ static void begin_again(struct reader *r, struct track *t, usec now)
         t->leave_by = t->again_at = 0;
         t->took_n = 0;
         track_hold(r, t, false);
-        if (!t->front_failures) /* the pause after an empty page is no pause for the rest */
+        if (!t->front_failures) /* a pause after an empty page need not go on; back-off must */
                 t->front_at = 0;
         enter(r, t, first_state(r));
 }
@@ -425,7 +426,7 @@ static bool leave_next(struct reader *r, struct track *t, usec now, struct reade
 
 static bool is_drained(const struct track *t) { return t->ended && !t->busy && !t->unread && all_done(t); }
 
-/* What time alone changes. */
+/* Handles what is due by time: the end of a lease, of a withdrawal. */
 static void track_turn(struct reader *r, struct track *t, usec now)
 {
         if (t->state == TRACK_OPEN && now >= track_lease_end(r, t) - r->config.attempt) {
@@ -499,7 +500,7 @@ bool reader_next(struct reader *r, usec now, struct reader_job *job)
                 if (due != USEC_NEVER) {
                         bool inserted = heap_insert(&r->timers, &t->due, due);
 
-                        assert(inserted); /* its place was reserved with the track's number */
+                        assert(inserted); /* reserve_slot made room */
                         (void)inserted;
                 }
         }
@@ -569,7 +570,7 @@ static void page_pause(struct reader *r, struct track *t, bool empty, usec now)
                 return;
         }
         *pause = *pause ? MIN_OF(*pause * 2, r->config.poll_max) : r->config.poll_min;
-        /* Many that have nothing to do are asked for in one turn. */
+        /* Rounded, so that many idle tracks are due in the same turn. */
         grid = MIN_OF(*pause / IDLE_TURNS, IDLE_GRID);
         t->front_at = (now + *pause + grid - 1) / grid * grid;
 }
@@ -602,10 +603,10 @@ static void page_append(struct reader *r, struct track *t, struct page *p, usec 
         talk(r, t);
 }
 
-/* The mark behind the page; false: out of memory. */
+/* Stores the mark after the page; false: out of memory. */
 static bool take_mark(struct track *t, struct page *p, struct str mark)
 {
-        if (p->n && all_done(t)) { /* what may be saved now may be saved later, too: marks never go back */
+        if (p->n && all_done(t)) { /* all before this page is done: its mark can still be saved later */
                 if (!put_text(&t->reached, text_of(&t->resume)))
                         return false;
                 t->reach = t->next;
@@ -684,7 +685,7 @@ static struct page *front_over(struct track *t)
         return TAKE(t->filling);
 }
 
-/* The turn is the next one's, once the pause is over that this one brought. */
+/* With shared, another track may fetch now, after the pause that follows this FETCH. */
 static void fetch_over(struct reader *r, const struct track *t)
 {
         r->fetching = false;
@@ -775,7 +776,7 @@ static size_t track_events(struct reader *r, struct track *t, struct pull_event 
 {
         size_t n = 0;
 
-        track_turn(r, t, now); /* nothing is lent that there is no time for any more */
+        track_turn(r, t, now); /* first, so that nothing is lent after the end of its lease */
         if (t->state == TRACK_OFFER) {
                 enter(r, t, TRACK_OPEN);
                 t->credit = t->credit_bytes = 0;
@@ -888,7 +889,7 @@ void reader_revoked(struct reader *r, uint32_t track)
 
         if (!t || (t->state != TRACK_CLOSING && t->state != TRACK_OPEN))
                 return;
-        if (t->state == TRACK_OPEN) { /* there was no memory for it: it is offered again */
+        if (t->state == TRACK_OPEN) { /* the engine was out of memory: offer it again */
                 t->refused = true;
                 enter(r, t, TRACK_OFFER);
                 return;

@@ -1,6 +1,5 @@
-/* Inside the reader: what it keeps of its tracks and of itself, and what its parts ask of one another. What
- * there is to read and how jobs end is in reader.c, what is saved in reader_save.c, what is told in
- * reader_told.c. */
+/* Inside the reader: its state and the functions that its parts share. reader.c has tracks and reading jobs,
+ * reader_save.c saving, reader_told.c states and warnings. */
 #pragma once
 
 #include "base/heap.h"
@@ -8,27 +7,27 @@
 #include "base/random.h"
 #include "source/page.h"
 
-/* A table that can't grow says so instead of ending the process. */
+/* On out of memory uthash leaves hh.tbl NULL instead of exiting. */
 #define HASH_NONFATAL_OOM 1
 #define uthash_nonfatal_oom(element) ((void)(element))
 #include "base/table.h"
 
-static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
+static const usec STARVED = 10 * USEC_MSEC; /* the pause after out of memory */
 enum { MARK_MOST = 64 << 10 };
 
 enum track_state {
         TRACK_CLAIM,
         TRACK_LOAD,
-        TRACK_OFFER, /* the engine is about to be told */
+        TRACK_OFFER, /* the engine will be told of it */
         TRACK_OPEN,
-        TRACK_CLOSING, /* the engine lets go of it */
-        TRACK_LEAVING, /* nothing of it is out; what is left to be saved is saved */
+        TRACK_CLOSING, /* the engine finishes its records */
+        TRACK_LEAVING, /* no record is lent; the rest is saved */
 };
 
 struct track {
-        struct list_node ready, talking; /* it may have a job, or an event */
-        struct list_node waiting;        /* for its turn, or for a pause to end */
-        struct list_node timed;          /* all that it had is done, in time */
+        struct list_node ready, talking; /* queued if it may have a job; an event */
+        struct list_node waiting;        /* queued until a pause ends, or until it may fetch */
+        struct list_node timed;          /* queued when all of its records are done in time */
         struct heap_node due;
         UT_hash_handle hh; /* by name */
         char *name;
@@ -37,19 +36,19 @@ struct track {
         void *own;
         enum track_state state;
 
-        /* the job that reads */
+        /* the reading job */
         enum reader_job_kind front;
         bool busy, cancel_due, cancelled;
         struct page *filling;
         usec front_at; /* not before */
-        bool asked;    /* because the peer said so */
+        bool asked;    /* the pause was the peer's wish */
         unsigned front_failures;
-        usec pause; /* the last one after an empty page; 0: it brought something */
+        usec pause; /* after the last page, if it was empty; otherwise 0 */
 
-        /* the job that saves */
+        /* the saving job */
         bool saving, saving_fresh;
         uint64_t saving_to;
-        usec save_at, saved_at; /* not before; when the last one began */
+        usec save_at, saved_at; /* the earliest time of the next SAVE; the start of the last one */
         unsigned save_failures;
         struct buf save_mark, save_state;
         struct str *marks;
@@ -57,27 +56,28 @@ struct track {
 
         /* the end */
         bool ended, withdrawn, lost, again;
-        bool returned; /* what was not done, as far as that could be */
-        bool refused;  /* the engine had no memory for it */
-        bool tell;     /* the engine, that it is to let go */
+        bool returned; /* RETURN was tried */
+        bool refused;  /* the engine was out of memory: offer it again */
+        bool tell;     /* the engine must be told to stop */
         usec give_up_at, leave_by, again_at;
 
-        /* its records, in order: those below saved are gone; committed: all below are done; unread from */
-        uint64_t next, lent, committed, saved; /* lent: below it all were */
+        /* positions of its records, in order: those below saved are freed, those below committed are done,
+         * those below lent were lent; next: of the next record fetched */
+        uint64_t next, lent, committed, saved;
         struct page *pages, *pages_last;
-        struct lent *unread, *walk, *unsaved; /* the first that is not lent, not committed, not saved */
+        struct lent *unread, *walk, *unsaved; /* the first that is not lent; not committed; not saved */
         uint32_t unread_n;
-        uint64_t reach; /* below it everything is done, up to a mark */
+        uint64_t reach; /* everything below it is done, and reach_mark can be saved */
         struct str reach_mark;
-        struct buf resume, kept; /* the mark of the last page; the one that is saved */
-        struct buf reached;      /* that of the page before, once all of it was done */
+        struct buf resume, kept; /* the mark to fetch from; the saved one */
+        struct buf reached;      /* memory of reach_mark */
         bool fresh;              /* the mark moved without a record */
         struct remember remember;
-        uint32_t took_n; /* records, since nothing was left to be done, and when the first came */
+        uint32_t took_n; /* records fetched since the track had none left, and when the first of them came */
         usec took_from;
         int64_t credit, credit_bytes;
         int64_t behind;
-        /* counted in the reader; open: it may be read; holds: records that are not saved */
+        /* flags that the reader counts; open: it may be read; holds: it has unsaved records */
         bool failing, final, standby, open, holds;
 };
 
@@ -92,33 +92,32 @@ struct reader {
         struct reader_config config;
         struct random random;
         struct list ready, talking, timed; /* tracks */
-        /* those that wait for their turn or for a pause to end; shared: when the next one may; its pause */
+        /* tracks that wait until they may fetch; with shared: the time of the next FETCH, and its pause */
         struct list waiting;
         bool fetching;
         usec fetch_from, pause;
         struct heap timers;
-        struct track **slots; /* by number; NULL: free */
+        struct track **slots; /* tracks by number; NULL: free */
         uint32_t *free_slots, free_n, slots_n, slots_cap;
         struct track *names;
         uint32_t failing, final, standby, open, holds;
-        uint32_t records; /* what one FETCH asks for; 0: it does not matter */
-        bool careful;     /* one at a time */
+        uint32_t records; /* the most that a FETCH asks for; 0: no limit */
+        bool careful;     /* one record at a time, after some had to be dropped */
         bool stopping, closed, reached, had_tracks;
         struct error trouble; /* kind ERROR_NONE: none */
         enum source_state told_state;
-        /* of failures; of standing by, in the words of one track; while there is nothing to read yet, and
-         * while all is well */
+        /* reasons: of a failure; of standby, as one track says it; while connecting; while connected */
         char text[256], standby_text[256], connecting_text[256], connected_text[256], told_text[256];
         const struct track *speaker;
-        const void *blamed; /* whose failure is told: a track, or trouble; NULL: it is well again */
+        const void *blamed; /* whose failure is shown: a track, or &trouble; NULL: it has recovered */
         bool blamed_final;
-        struct befallen *befallen, taken; /* not told yet, NOTICES; the last that was */
+        struct befallen *befallen, taken; /* warnings not taken yet, at most NOTICES; the last one taken */
         uint32_t befallen_n;
         struct reader_stats stats;
 };
 
-struct track *reader_track(const struct reader *, uint32_t id); /* NULL: there is none of that number */
-/* Does it hold records that are not saved? */
+struct track *reader_track(const struct reader *, uint32_t id); /* NULL: no track has that number */
+/* Records whether the track has unsaved records. */
 void track_hold(struct reader *, struct track *, bool holds);
 
 static inline void list_once(struct list *list, struct list_node *node)
@@ -154,7 +153,7 @@ static inline bool put_text(struct buf *b, struct str s)
 }
 static inline bool all_done(const struct track *t) { return t->committed == t->next; }
 
-/* The job under way is one of those that end a track. */
+/* Is the job in flight one of the last two of a track? */
 static inline bool is_last(const struct track *t)
 {
         return t->busy && (t->front == READER_RETURN || t->front == READER_LEAVE);
@@ -162,11 +161,11 @@ static inline bool is_last(const struct track *t)
 
 /* ---- what is told (reader_told.c) --------------------------------------- */
 
-/* Each track has words of its own; those of one will do, as long as it stands by. */
+/* Every track on standby has a text; that of one is shown, as long as this one stands by. */
 void track_stand_by(struct reader *, struct track *, const char *text);
 void track_stand_by_over(struct reader *, struct track *);
-void track_well(struct reader *, struct track *); /* as far as its last jobs were */
-/* What it failed with before is over, though it is not ours: who stands by does not fail. */
+void track_well(struct reader *, struct track *); /* unless another of its jobs still fails */
+/* The claim was answered: earlier failures are over, even if another worker has it and this one stands by. */
 void track_answered(struct reader *, struct track *);
 void track_failing(struct reader *, struct track *, const struct error *);
 bool reader_state_changed(const struct reader *);
@@ -174,16 +173,16 @@ void reader_say_state(struct reader *, struct pull_event *);
 
 /* ---- what is saved (reader_save.c) -------------------------------------- */
 
-/* When what waits to be saved stops to be ours. */
+/* When the lease of the first unsaved record ends. */
 usec track_lease_end(const struct reader *, const struct track *);
-/* Something waits, is still ours, and there is time. */
+/* There is something to save, within its lease, and time to do it. */
 bool track_save_in_time(const struct reader *, const struct track *, usec now);
 usec track_save_when(const struct reader *, const struct track *);
 bool track_save_next(struct reader *, struct track *, usec now, struct reader_job *);
 void track_save_done(struct reader *, struct track *);
-void track_free_pages(struct track *); /* whose records are all saved and given back */
-/* Nothing of it is out or under way, and what can be saved is. */
+void track_free_pages(struct track *); /* those whose records are all saved and released */
+/* No record is lent, no job is in flight, and all that can be saved is saved. */
 bool track_may_leave(const struct reader *, const struct track *, usec now);
-/* Something was not done, and there is time to say so. */
+/* Some records are undone, and there is time to give them back. */
 bool track_return_wanted(const struct reader *, const struct track *, usec now);
 bool track_return_next(struct reader *, struct track *, usec now, struct reader_job *);

@@ -7,7 +7,7 @@ usec track_lease_end(const struct reader *r, const struct track *t)
         return r->config.lease && t->unsaved ? t->unsaved->page->since + r->config.lease : USEC_NEVER;
 }
 
-/* Below it everything may be saved. */
+/* The position up to which everything can be saved. */
 static uint64_t save_point(const struct track *t) { return all_done(t) ? t->next : t->reach; }
 
 static bool save_wanted(const struct reader *r, const struct track *t)
@@ -26,7 +26,7 @@ usec track_save_when(const struct reader *r, const struct track *t)
         return MAX_OF(t->save_at, t->saved_at + interval);
 }
 
-/* The marks of all records from the first unsaved one up to a position; false: out of memory. */
+/* Collects the marks of all unsaved records below a position; false: out of memory. */
 static bool collect_marks(const struct reader *r, struct track *t, uint64_t *to, size_t *n)
 {
         size_t most = (size_t)MIN_OF(*to - t->saved, (uint64_t)r->config.marks_most);
@@ -148,7 +148,7 @@ bool track_return_next(struct reader *r, struct track *t, usec now, struct reade
         if (!track_may_leave(r, t, now) || !track_return_wanted(r, t, now))
                 return false;
         t->returned = true;
-        if (!collect_marks(r, t, &to, &n)) /* without memory it is left to time */
+        if (!collect_marks(r, t, &to, &n)) /* out of memory: they come back when the lease ends */
                 return false;
         t->front = READER_RETURN;
         t->busy = true;

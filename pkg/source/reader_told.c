@@ -7,7 +7,7 @@ enum { NOTICES = 16 };
 
 /* ---- what is told about the whole --------------------------------------- */
 
-/* What is wrong, without what was tried: "records of partition 3: ". */
+/* The cause without its prefix, such as "records of partition 3: ". */
 static const char *cause_of(const char *text)
 {
         const char *cause = strstr(text, ": ");
@@ -15,10 +15,10 @@ static const char *cause_of(const char *text)
         return cause ? cause : text;
 }
 
-/* The words are those of one track, or of the list of tracks, as long as that fails: many that fail at once
- * would have each other's replaced all the time. Where only the name would be another, they stay as well,
- * unless whoever bore it is well again and this one is not for once. final: no try is of use, which says more
- * than what passes. */
+/* Shows one failure: the text of one track, or of the list of tracks, stays as long as that one fails. If
+ * many fail at once, their texts would otherwise replace each other all the time. A text with the same cause,
+ * which would differ only in the track's name, replaces it only if the one shown has recovered and this one
+ * fails repeatedly. final: a retry is pointless; such a failure takes precedence over a temporary one. */
 static void say_failure(struct reader *r, const void *who, bool final, bool again, const struct error *err)
 {
         bool same = strncmp(cause_of(r->text), cause_of(err->text),
@@ -125,7 +125,7 @@ static const char *state_text(const struct reader *r, enum source_state state)
         case SOURCE_DISCONNECTED: return r->text;
         case SOURCE_STANDBY: return r->standby_text;
         case SOURCE_CONNECTED: return r->connected_text;
-        case SOURCE_CONNECTING: return r->stats.tracks ? "" : r->connecting_text; /* one may still be well */
+        case SOURCE_CONNECTING: return r->stats.tracks ? "" : r->connecting_text; /* a track may connect */
         case SOURCE_IDLE:
         case SOURCE_REMOVED:
         case SOURCE_STATE_MAX: break;
@@ -151,14 +151,14 @@ void reader_say_state(struct reader *r, struct pull_event *e)
 
 /* ---- what befalls it ---------------------------------------------------- */
 
-/* The place of that reason and track. There is room for more than any source has reasons: one that finds none
- * shares its reason's. */
+/* Finds or adds the entry of that reason and track. NOTICES exceeds the number of reasons of any source; when
+ * it is full, the track shares another entry of the same reason. */
 static struct befallen *befallen(struct reader *r, const char *reason, uint32_t track)
 {
         struct befallen *same = NULL;
 
         if (!r->befallen && !(r->befallen = calloc(NOTICES, sizeof(*r->befallen))))
-                return NULL; /* without memory it goes untold */
+                return NULL; /* out of memory: the warning is dropped */
         for (uint32_t i = 0; i < r->befallen_n; i++) {
                 struct befallen *at = &r->befallen[i];
 
@@ -244,7 +244,7 @@ int64_t reader_lag(const struct reader *r)
         for (uint32_t i = 0; i < r->slots_n; i++) {
                 const struct track *t = r->slots[i];
 
-                if (!t || t->state == TRACK_CLAIM) /* what others read counts there */
+                if (!t || t->state == TRACK_CLAIM) /* another worker that reads it counts its lag */
                         continue;
                 if (t->behind < 0)
                         return -1;

@@ -5,8 +5,14 @@
 
 void source_tell(const struct services *s, const struct notice *notice)
 {
-        if (s->notices.tell)
-                s->notices.tell(s->notices.cookie, notice);
+        char text[NOTICE_TEXT_MOST];
+        struct notice plain = *notice;
+
+        if (!s->notices.tell)
+                return;
+        text_print(text, sizeof(text), "%s", notice->text);
+        plain.text = text;
+        s->notices.tell(s->notices.cookie, &plain);
 }
 
 void source_warn(const struct services *s, const char *reason, uint64_t lost, const char *format, ...)
@@ -17,6 +23,5 @@ void source_warn(const struct services *s, const char *reason, uint64_t lost, co
         va_start(args, format);
         (void)vsnprintf(text, sizeof(text), format, args);
         va_end(args);
-        text_plain(text);
         source_tell(s, &(struct notice){ .reason = reason, .text = text, .lost = lost, .times = 1 });
 }

@@ -10,7 +10,7 @@
 #include "worker/sender.h"
 #include "worker/target.h"
 
-/* The kubelet brings a changed Secret within about a minute; a few seconds more don't matter. */
+/* The kubelet updates a mounted Secret within about a minute, so a few more seconds don't matter. */
 static const usec READ_AGAIN = USEC_SEC;
 static const usec TOKEN_TIMEOUT = 30 * USEC_SEC, TOKEN_BACKOFF = USEC_SEC, TOKEN_BACKOFF_MOST = 30 * USEC_SEC;
 
@@ -21,16 +21,16 @@ struct access {
         const struct delivery_spec *delivery;
         struct task task;
         struct random random;
-        struct buf headers; /* what is sent: secrets' and the token's */
+        struct buf headers; /* sent with each request: from Secrets, and the token's */
         struct buf secret_headers;
-        struct secret *values; /* by the order in which the Trigger names them; NULL: a preview */
-        bool *used;            /* for a header or a token; others are somebody else's */
+        struct secret *values; /* in the order in which the Trigger names them; NULL: a preview */
+        bool *used;            /* which of them we need, for a header or a token */
         size_t refs_n;
         usec next_look;
         char why[480]; /* what is lacking; empty: nothing */
-        /* what was removed, though its last value still serves; empty: nothing */
+        /* which Secret was removed while its last value is still in use; empty: none */
         char gone[256];
-        bool secrets_read, refused; /* refused: the last value of what is gone */
+        bool secrets_read, refused; /* refused: the last value of a removed Secret was refused */
         /* OAuth 2.0 */
         struct http http;
         struct http_request request; /* of a token */
@@ -38,8 +38,8 @@ struct access {
         struct buf message;
         char *token;
         usec refresh_at, give_up_at; /* monotonic; give_up_at 0: no request under way */
-        usec token_at;               /* when it came */
-        /* the next one was asked for since the function refused one; so was this one */
+        usec token_at;               /* when the token came */
+        /* renewing: a token is requested because the function refused one; renewed: so was the present one */
         bool renewing, renewed;
         uint32_t version;
         unsigned failures;
@@ -47,7 +47,7 @@ struct access {
 
 /* ---- secrets ------------------------------------------------------------ */
 
-/* What was removed serves until it is refused. */
+/* The last value of a removed Secret is used until the function refuses it. */
 static int last_value(const struct access *a, const struct secret_ref *ref, struct buf *out,
                       struct error *err)
 {
@@ -62,7 +62,8 @@ static int last_value(const struct access *a, const struct secret_ref *ref, stru
         return secret_read(a->config.secrets, ref, out, err);
 }
 
-/* A user's name or password, which is written in Base64: UTF-8, for one (RFC 7617, section 2). */
+/* A user name or password, sent in Base64: it must be UTF-8 without control characters (RFC 7617, section 2).
+ */
 static int read_login(const struct access *a, const struct secret_ref *ref, struct buf *out,
                       struct error *err)
 {
@@ -104,12 +105,12 @@ static void open_ref(void *cookie, const struct secret_ref *found)
         struct access *a = cookie;
         struct secret *s = &a->values[a->refs_n++];
 
-        /* without a folder: whoever needs it says so */
+        /* there is no directory of Secrets: reported when the value is needed */
         if (secret_open(s, a->config.loop, a->config.secrets, found, &a->task, NULL) < 0)
                 s->ref = found;
 }
 
-/* looks: what happened before is known. Otherwise what the files' watches have told. */
+/* looks: checks the files now. Otherwise it goes by what their watches have reported. */
 static bool changed(struct access *a, bool looks)
 {
         bool any = false;
@@ -185,8 +186,7 @@ static void say(struct access *a, const char *why)
         bool differs;
 
         memcpy(before, a->why, sizeof(before));
-        (void)snprintf(a->why, sizeof(a->why), "%s", why);
-        text_plain(a->why);
+        text_print(a->why, sizeof(a->why), "%s", why); /* it may quote who gives tokens */
         differs = strcmp(a->why, before) != 0;
         if (differs && *why)
                 log_warn_for(a->config.log, "access", LOG_S("lacks", a->why));
@@ -210,7 +210,7 @@ static void compose(struct access *a)
                 say(a, "");
 }
 
-/* What was read before stays in use when the new value can't be read. */
+/* If a new value can't be read, the old one stays in use. */
 static void read_secrets(struct access *a)
 {
         BUF_AT_END struct buf fresh = BUF_INIT(65536);
@@ -241,7 +241,7 @@ static void form_value(struct buf *b, struct str value)
                 struct str word = str_cut(&value, ' ');
 
                 buf_percent(b, word, "-._*");
-                if (word.n < before) /* a space ended it */
+                if (word.n < before) /* there was a space after the word */
                         buf_char(b, '+');
         }
 }
@@ -283,7 +283,7 @@ static void token_failed(struct access *a, const char *why, usec now)
         a->refresh_at = now + backoff_full_jitter(&a->random, TOKEN_BACKOFF, TOKEN_BACKOFF_MOST,
                                                   a->failures++, 100 * USEC_MSEC);
         buf_printf(&text, "token: %s", why);
-        if (!a->token) /* an old one may still do */
+        if (!a->token) /* otherwise the old token may still be valid */
                 say(a, text.p ? text.p : why);
 }
 
@@ -319,7 +319,7 @@ static bool header_safe(const char *text)
         return true;
 }
 
-/* RFC 6749, 5.2: what error and error_description may hold; whatever else there is may be a secret. */
+/* Quotes only error and error_description (RFC 6749, 5.2): other members may contain secrets. */
 static void quote_refusal(const struct access *a, json_t *root, struct buf *why)
 {
         static const char *const members[] = { "error", "error_description" };
@@ -379,7 +379,7 @@ static void token_answered(struct access *a, usec now)
         a->renewing = false;
         a->give_up_at = 0;
         a->failures = 0;
-        /* A fifth of its life before it ends; without a word about that, after a while. */
+        /* Renewed when a fifth of its lifetime is left, or after a fixed time if the lifetime is unknown. */
         a->refresh_at = now + (lifetime > 0
                                        ? MAX_OF(MIN_OF(lifetime, (int64_t)86400) * USEC_SEC * 4 / 5, USEC_SEC)
                                        : 5 * USEC_MINUTE);
@@ -389,10 +389,10 @@ static void token_answered(struct access *a, usec now)
 
 /* ---- what others say ---------------------------------------------------- */
 
-enum { SECRET_SHORTEST = 4 }; /* what is shorter would be found in any text */
+enum { SECRET_SHORTEST = 4 }; /* a shorter value would match parts of ordinary text */
 enum { ESCAPES_MOST = 8 };    /* backslashes before one character: JSON within JSON within JSON */
 
-/* All that is ours, and the first bytes of it, so that most of a text is passed by looking at each byte once.
+/* The values to hide, and a table of their first bytes, so that most bytes of a text are checked only once.
  */
 struct hidden {
         struct str *list;
@@ -417,7 +417,7 @@ static void hide_lines(struct hidden *h, struct str lines)
                 (void)str_cut(&value, ':');
                 value = str_trim(value);
                 hide(h, value);
-                (void)str_cut(&value, ' '); /* behind Bearer or Basic */
+                (void)str_cut(&value, ' '); /* after Bearer or Basic */
                 hide(h, value);
         }
 }
@@ -431,7 +431,8 @@ static size_t lines_of(struct str text)
         return n;
 }
 
-/* A Secret's values, the token, what became of them in headers now, and in those that the peer was shown. */
+/* Hides the values of Secrets, the token, and the header values made of them: the present ones and those that
+ * were sent. */
 static bool hide_all(struct hidden *h, const struct access *a, struct str shown)
 {
         struct str lines = buf_view(&a->headers);
@@ -448,7 +449,7 @@ static bool hide_all(struct hidden *h, const struct access *a, struct str shown)
         return true;
 }
 
-/* One character behind whatever escapes it in JSON; how long that is, 0: it is another. */
+/* Matches one character, however JSON escapes it. Returns the length of the match; 0: none. */
 static size_t escaped_character(struct str words, char c)
 {
         size_t n = 0;
@@ -468,7 +469,7 @@ static size_t escaped_character(struct str words, char c)
         return code == (unsigned char)c ? n + 5 : 0;
 }
 
-/* As it is, or as JSON writes it. A text that was cut may end within it. */
+/* Matches the value itself or its JSON spelling, or the beginning of it at the end of a text that was cut. */
 static size_t stands_there(const struct access_words *w, size_t at, struct str secret)
 {
         struct str rest = { w->text.p + at, w->text.n - at };
@@ -480,7 +481,7 @@ static size_t stands_there(const struct access_words *w, size_t at, struct str s
                 struct str left = { rest.p + taken, rest.n - taken };
                 size_t one;
 
-                if (secret.p[i] == '\\') /* among those that are passed over */
+                if (secret.p[i] == '\\') /* it would be skipped as one of the escapes */
                         continue;
                 if (w->cut && i >= SECRET_SHORTEST && !left.n)
                         return taken;
@@ -622,7 +623,7 @@ bool access_refused(struct access *a, uint32_t version)
         bool newer = changed(a, true);
 
         if (version != a->version)
-                return true; /* what it was shown is out of use by now */
+                return true; /* what was sent is no longer in use */
         if (newer)
                 read_secrets(a);
         else if (a->gone[0] && !needs_token(a)) {
@@ -635,7 +636,7 @@ bool access_refused(struct access *a, uint32_t version)
                 a->secrets_read = false;
                 return true;
         }
-        /* Of two tokens in a row that are refused at once a third would be no better. */
+        /* If two fresh tokens in a row were refused, a third would not help. */
         if (!needs_token(a) || (a->token && a->renewed &&
                                 loop_now(a->config.loop) - a->token_at < TOKEN_IS_FRESH && !a->give_up_at))
                 return newer;

@@ -3,7 +3,7 @@
 #include "api/worker.h"
 #include "worker/snapshot.h"
 
-/* Those who ask for the same are shown all Triggers one after the other, in the order in which they came. */
+/* Snapshots that are made one after the other, in the order of the requests. */
 struct walk {
         struct list shots;      /* the first is being made */
         uint64_t shot;          /* its number */
@@ -32,16 +32,16 @@ static void status_of(const struct admin_entry *e, struct pipeline_status *out)
 
 static const struct str TEXT = { "text/plain; charset=utf-8", 25 };
 
-/* An answer is the proof that the loop turns, and a pipeline's turn is the loop's to give. Whether there is
- * traffic, or a peer answers, says nothing about whether a restart would help. */
+/* Answering proves that the loop turns, and all pipelines run on it. Traffic and the state of peers are left
+ * out: a restart would not help them. */
 static void live(struct http_call *call) { http_call_reply(call, 200, TEXT, (struct str){ 0 }, STR("ok\n")); }
 
 /* ---- what takes longer -------------------------------------------------- */
 
-/* So many Triggers are shown in one pass of the loop: a millisecond's worth. */
+/* Triggers shown in one pass of the loop: about a millisecond of work. */
 enum { SHOWN_AT_ONCE = 128 };
 
-struct shot { /* who asks for a snapshot */
+struct shot { /* a request for a snapshot */
         struct list_node node;
         struct snapshot *snapshot;
 };
@@ -63,7 +63,7 @@ static void show_some(struct admin *a, enum admin_walk which)
                 struct admin_entry *e = LIST_ITEM(w->next, struct admin_entry, node);
 
                 w->next = w->next->next;
-                if (e->shot[which] == w->shot) /* it was shown, and has another place since */
+                if (e->shot[which] == w->shot) /* already shown; it was removed and added again since */
                         continue;
                 e->shot[which] = w->shot;
                 status_of(e, &s);
@@ -102,7 +102,7 @@ static void show(struct admin *a, enum snapshot_kind kind, struct http_call *cal
         }
         list_append(&w->shots, &shot->node);
         if (w->shots.n > 1)
-                return; /* it has its turn */
+                return; /* it waits for the snapshots before it */
         begin_shot(a, w);
         show_some(a, which);
         if (w->shots.n)
@@ -145,7 +145,7 @@ int admin_new(struct admin **out, struct loop *loop, const char *address, struct
                                              .head_max = 16384,
                                              .body_max = 1024,
                                              .max_connections = 64,
-                                             /* a probe is always answered */
+                                             /* probes are answered however many connections are open */
                                              .newcomers_first = true,
                                              .idle_timeout = 10 * USEC_SEC,
                                              .head_timeout = 5 * USEC_SEC,

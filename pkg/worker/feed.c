@@ -14,15 +14,15 @@ int feed_open_source(struct feed *f, struct error *err)
         return 0;
 }
 
-/* A state that stays is logged with its first reason, and for another one at most so often: the status shows
- * the newest. */
+/* A new state is logged at once. While it lasts, a changed reason is logged no more often than this; the
+ * status always shows the newest. */
 static const usec LOGGED_APART = 30 * USEC_SEC;
 
 static void log_source(struct feed *f, usec now)
 {
         const struct pipeline_status *s = &f->status;
 
-        (void)snprintf(f->logged_text, sizeof(f->logged_text), "%s", s->source_text);
+        (void)text_copy(f->logged_text, sizeof(f->logged_text), s->source_text);
         f->logged = true;
         f->logged_at = now;
         log_at_for(f->config.services->log,
@@ -49,8 +49,7 @@ void feed_source_said(struct feed *f, enum source_state state, const char *text,
         bool other = state != s->source || !f->logged || (!*f->logged_text && text && *text);
 
         s->source = state;
-        (void)snprintf(s->source_text, sizeof(s->source_text), "%s", text ? text : "");
-        text_plain(s->source_text);
+        text_print(s->source_text, sizeof(s->source_text), "%s", text ? text : "");
         s->connected_since = up ? (s->connected_since ? s->connected_since : now) : 0;
         s->changes++;
         if (other)
@@ -62,6 +61,5 @@ void feed_source_said(struct feed *f, enum source_state state, const char *text,
 void feed_delivery_said(struct feed *f, enum delivery_state state, const char *text)
 {
         f->status.delivery = state;
-        (void)snprintf(f->status.delivery_text, sizeof(f->status.delivery_text), "%s", text ? text : "");
-        text_plain(f->status.delivery_text);
+        (void)text_copy(f->status.delivery_text, sizeof(f->status.delivery_text), text ? text : "");
 }

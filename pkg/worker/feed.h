@@ -10,15 +10,15 @@
 struct filter;
 struct gate_host;
 
-/* What its source warned of, by reason. The last place is of all reasons that found none. */
+/* Warnings of the source by reason. The last place counts all reasons that found no place of their own. */
 enum { WARNING_REASONS_MOST = 12 };
 struct warning_counts {
         struct warning_count {
-                const char *reason; /* NULL: none in this place and behind it */
+                const char *reason; /* NULL: the list ends here */
                 bool loses;
                 uint64_t times, lost;
         } list[WARNING_REASONS_MOST];
-        uint64_t lost;                    /* records that were gone at the source before they were lent */
+        uint64_t lost; /* records that the source no longer had when they were to be read */
         char lost_text[NOTICE_TEXT_MOST]; /* the last such loss; empty: none */
 };
 
@@ -26,7 +26,7 @@ struct warning_counts {
 struct pipeline_status {
         enum source_state source;
         char source_text[256];
-        bool stopped; /* there is no pipeline: nothing is delivered, and delivery says nothing */
+        bool stopped; /* there is no pipeline, and delivery means nothing */
         enum delivery_state delivery;
         char delivery_text[256];
         uint64_t changes; /* counts changes of the four above */
@@ -43,13 +43,15 @@ struct pipeline_status {
 
 struct feed;
 struct feed_ops {
-        /* A round: takes what came and sends what may go. false: there was nothing to do. */
+        /* One round of work: takes what arrived and sends what may be sent. false: there was nothing to do.
+         */
         bool (*turn)(struct feed *, usec now);
         usec (*deadline)(const struct feed *);
-        /* No more is taken; what is in flight may finish until then (monotonic). Ends in closed. */
+        /* Takes no more records; requests in flight may finish until then (monotonic). Afterwards closed is
+         * set. */
         void (*stop)(struct feed *, usec give_up_at);
-        /* Requests go past it from now on, to its successor, which has a gate, too; NULL: to nobody. Only
-         * what has a gate. */
+        /* Hands its requests over to a successor, which also has a gate; NULL: to nobody. Only for feeds with
+         * a gate. */
         void (*pass_by)(struct feed *, struct feed *successor);
         bool (*drained)(const struct feed *); /* all that the source has was read and settled */
         /* Fills in what is counted: stats, callers, lag, unjudged. */
@@ -75,9 +77,9 @@ struct feed {
         const struct feed_ops *ops;
         struct feed_config config;
         struct source *source;
-        /* delivery is what the engine, or the last outcome, makes of it. */
+        /* delivery: according to the engine, or to the last outcome */
         struct pipeline_status status;
-        /* What the log says of the source, and since when. */
+        /* The last log line about the source. */
         bool logged;
         char logged_text[256];
         usec logged_at;
@@ -85,11 +87,13 @@ struct feed {
 };
 
 int feed_open_source(struct feed *, struct error *) MUST_CHECK;
-/* The source has another state: kept, logged and counted among the changes. text NULL: none. */
+/* The source has another state: kept, logged and counted among the changes. text NULL: none. The source may
+ * quote its peer: it is made plain here. */
 void feed_source_said(struct feed *, enum source_state, const char *text, usec now);
-/* Logs a reason that has changed since, once it may be; and when that is. */
+/* Logs a reason that has changed since the last line, once enough time has passed; and when that is. */
 void feed_log(struct feed *, usec now);
 usec feed_log_deadline(const struct feed *);
+/* text: plain, as the sender and the engine say it. NULL: none */
 void feed_delivery_said(struct feed *, enum delivery_state, const char *text);
 
 int pull_new(struct feed **, const struct feed_config *, const struct delivery_config *,

@@ -67,8 +67,24 @@ static void its_texts_command_no_terminal(void **state UNUSED)
 {
         feed_source_said(&feed, SOURCE_DISCONNECTED, "no\033[2J\nlevel=info", USEC_HOUR);
         assert_string_equal(feed.status.source_text, "no [2J level=info");
-        feed_delivery_said(&feed, DELIVERY_RETRYING, "no\033[2J\nlevel=info");
-        assert_string_equal(feed.status.delivery_text, "no [2J level=info");
+}
+
+/* What is said of the function is plain already; it stays so when it is cut. */
+static void a_text_is_cut_between_characters(void **state UNUSED)
+{
+        char text[400] = "";
+
+        for (size_t i = 0; i < 100; i++)
+                memcpy(text + 3 * i, "\u20ac", 3);
+        feed_delivery_said(&feed, DELIVERY_RETRYING, text);
+        assert_int_equal(strlen(feed.status.delivery_text), 255);
+        memmove(text + 1, text, 300);
+        text[0] = 'x';
+        feed_delivery_said(&feed, DELIVERY_RETRYING, text);
+        assert_int_equal(strlen(feed.status.delivery_text), 253);
+        assert_memory_equal(feed.status.delivery_text, text, 253);
+        feed_source_said(&feed, SOURCE_DISCONNECTED, text, USEC_HOUR);
+        assert_string_equal(feed.status.source_text, feed.status.delivery_text);
 }
 
 static void changes(void)
@@ -120,6 +136,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup(a_text_that_changes_is_logged_now_and_then, setup),
                 cmocka_unit_test_setup(its_texts_command_no_terminal, setup),
+                cmocka_unit_test_setup(a_text_is_cut_between_characters, setup),
                 cmocka_unit_test_setup(a_state_is_logged_at_once, setup),
                 cmocka_unit_test_setup(the_first_reason_is_logged_at_once, setup),
                 cmocka_unit_test_setup(the_last_text_is_logged, setup),

@@ -14,7 +14,8 @@
 #include "worker/passes.h"
 #include "worker/routes.h"
 
-/* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
+/* The limits of the API Gateway: 32 KiB for the URI and for a header, 128 KiB for all headers, 12 MB for a
+ * body. */
 enum {
         HEAD_MOST = 128 * 1024,
         TARGET_MOST = 32 * 1024,
@@ -24,32 +25,32 @@ enum {
         DESCRIPTORS_KEPT = 1024,
         EVENTS_AT_ONCE = 64
 };
-/* A buffer up to this is kept for the next request; room for a head and what else is written beside a body.
- */
-/* Longer than load balancers keep theirs (60 s in most, 10 minutes in one), so that it is they who close: a
- * request that meets our end of a connection fails. */
+/* Buffers up to this size are kept for the next request. Room for a head and all that is written beside a
+ * body. */
+/* Longer than load balancers keep idle connections (mostly 60 s, at most 10 minutes), so that they close
+ * first: a request that arrives just as we close fails. */
 static const usec IDLE_TIMEOUT = 650 * USEC_SEC;
 enum { KEPT_MOST = 256 * 1024, ROOM_BESIDE = 4 * HEAD_MOST };
-/* Bytes of requests, the events made of them and answers that are in memory: half of what the process may
- * have, and no more than this. */
+/* Limit for the bytes of requests, their events and answers in memory: half of the process's memory limit,
+ * and no more than this. */
 static const size_t MEMORY_MOST = (size_t)256 << 20;
 
 /* ---- the host ----------------------------------------------------------- */
 
-struct call {                  /* a request that is under way */
-        struct list_node node; /* of one of the gate's lists: timed, or all others */
+struct call {                  /* a request in progress */
+        struct list_node node; /* in one of the gate's lists: timed, or others */
         struct gate *gate;
-        struct http_call *http; /* NULL: the caller left */
+        struct http_call *http; /* NULL: the caller has disconnected */
         uint64_t id;
-        bool later; /* the source has put it off or holds it: it stands in put_off */
+        bool later; /* the source decides about it later or holds it: it is in put_off */
         bool timed; /* it has a deadline */
-        /* the source holds it: it counts among those, and has no place among maxInFlight yet */
+        /* the source holds it: it is counted as held, and takes no place of maxInFlight yet */
         bool undecided;
         bool offered;            /* its records were counted */
-        struct sending *sending; /* NULL: it has no place among maxInFlight */
-        /* bytes that the source may keep of it, beside the request itself */
+        struct sending *sending; /* NULL: it takes no place of maxInFlight */
+        /* bytes that the source may keep for it, beside the request itself */
         size_t kept;
-        struct record **records, *one; /* one: the place for a single one */
+        struct record **records, *one; /* one: storage for a single record */
         size_t n;
         usec deadline;
         UT_hash_handle hh; /* of put_off */
@@ -58,7 +59,7 @@ struct gate_host {
         struct loop *loop;
         struct http_server *server;
         struct routes routes; /* of its gates */
-        /* the caller's address and the path in its normal form, while a request is taken in */
+        /* while a request is accepted: the caller's address, the normalized path */
         struct buf client, path;
         struct random random;
         size_t memory_most; /* bytes of requests and events */
@@ -70,7 +71,7 @@ struct gate {
         struct feed feed;
         const struct push_ops *ops; /* of the source */
         struct route route;         /* of the host's */
-        /* the first has the earliest deadline: a Trigger's calls have the same time */
+        /* in order of their deadlines, since all calls of a Trigger have the same time-out */
         struct list timed, untimed;
         struct call *put_off; /* by id */
         uint64_t next_id;
@@ -81,7 +82,7 @@ struct gate {
         struct record **scratch;
         struct buf document;
         struct push_reply reply;
-        struct push_reply starved; /* made in advance: there is no memory for a reply */
+        struct push_reply starved; /* a reply made in advance, for when memory runs out */
         struct delivery_stats stats;
         uint32_t most; /* maxInFlight */
         bool stopping, source_stopped;
@@ -110,7 +111,7 @@ static void make_id(struct gate_host *h, char id[33])
         (void)snprintf(id, 33, "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
 }
 
-/* log: the Trigger's that it was for; NULL: for none. */
+/* log: of the Trigger that the request was for; NULL: of none. */
 static void log_refusal(struct gate_host *h, const struct log_scope *log, struct str id, int status,
                         const char *reason)
 {
@@ -124,7 +125,7 @@ static void log_refusal(struct gate_host *h, const struct log_scope *log, struct
                      LOG_I("unsaid", unsaid));
 }
 
-/* What is no request at all. */
+/* Input that is no HTTP request. */
 static void on_refused(void *cookie, struct http_refused *r)
 {
         struct gate_host *h = cookie;
@@ -147,7 +148,8 @@ static void on_refused(void *cookie, struct http_refused *r)
         *r->body = reply.body;
 }
 
-/* What descriptors allow: callers past that are told 503 instead of hanging where nobody accepts them. */
+/* As many connections as there are descriptors for: further callers get 503 instead of waiting to be
+ * accepted. */
 static uint32_t connections_most(void)
 {
         struct rlimit files;
@@ -174,8 +176,8 @@ static bool read_limit(const char *file, size_t *most)
         return true;
 }
 
-/* The limit of a group and of those above it, as far as they are shown: containers see their own as the root.
- */
+/* The lowest limit of a control group and its parents, as far as they are visible: a container sees its own
+ * group as the root. */
 static void read_limits(const char *root, struct str group, const char *file, size_t *most)
 {
         BUF_AT_END struct buf path = BUF_INIT(65536);
@@ -192,8 +194,8 @@ static void read_limits(const char *root, struct str group, const char *file, si
         }
 }
 
-/* Of a line of /proc/self/cgroup: "0::/group" in version 2, "5:memory:/group" in version 1, whose controllers
- * may be mounted together. */
+/* Reads a line of /proc/self/cgroup: "0::/group" in version 2, "5:memory:/group" in version 1, where several
+ * controllers may share a line. */
 static void read_group(struct str line, size_t *most)
 {
         struct str number = str_cut(&line, ':'), controllers = str_cut(&line, ':');
@@ -207,7 +209,7 @@ static void read_group(struct str line, size_t *most)
                         read_limits("/sys/fs/cgroup/memory", line, "memory.limit_in_bytes", most);
 }
 
-/* Half of what the control group allows, less what other processes in it may take. */
+/* Half of the control group's memory limit, less what other processes under it may take. */
 static size_t memory_most(size_t beside)
 {
         BUF_AT_END struct buf groups = BUF_INIT(65536);
@@ -294,7 +296,7 @@ struct gate_host *gate_host_free(struct gate_host *h)
 
 /* ---- answering ---------------------------------------------------------- */
 
-/* Where the id of a request stands in the reply that is made in advance. */
+/* The placeholder for the request's id in the reply that is made in advance. */
 static const char NO_ID[] = "00000000000000000000000000000000";
 
 static void refusal_of(const struct gate *g, const struct push_refused *r, struct push_reply *reply)
@@ -321,7 +323,7 @@ static void put_id(struct buf *b, const char *old, const char *new)
                 memcpy(at, new, 32);
 }
 
-/* Takes no memory but the listener's, for what it sends. */
+/* Allocates nothing; only the listener does, to send it. */
 static void send_starved(struct gate *g, struct http_call *http)
 {
         char id[33];
@@ -471,7 +473,7 @@ static void note_outcome(struct gate *g, size_t n, const struct push_outcome *o)
         }
 }
 
-/* The records are done with: the caller hears, and the call ends. */
+/* The records have their outcome: replies to the caller and ends the call. */
 static void finish_records(struct call *c, struct record *const *records, size_t n,
                            const struct push_outcome *o)
 {
@@ -522,7 +524,7 @@ static void begin_time(struct call *c, usec now)
         struct gate *g = c->gate;
 
         set_deadline(c, now + g->ops->timeout(g->feed.source));
-        loop_ready(g->feed.config.loop, g->feed.config.wake); /* its deadline counts from now on */
+        loop_ready(g->feed.config.loop, g->feed.config.wake); /* a new deadline */
 }
 
 /* false: there is no memory. */
@@ -546,7 +548,7 @@ static bool send(struct call *c, size_t n, usec now)
 
 static size_t base64_size(struct str s) { return s.n / 3 * 4 + 4; }
 
-/* A record as it is written: as text, whose escapes are counted, or as Base64. */
+/* The size of a record as it will be written: as text with its escapes, or as Base64. */
 static size_t written_size(const struct gate *g, const struct record *r)
 {
         enum event_format format = (enum event_format)g->feed.config.trigger->event->format;
@@ -554,7 +556,7 @@ static size_t written_size(const struct gate *g, const struct record *r)
         if (format == FORMAT_CLOUDEVENTS_BINARY)
                 return r->value.n;
         if (format == FORMAT_FUNCTION_GRAPH ? str_is_text(r->value) : str_is_utf8(r->value))
-                /* some write even text as Base64 */
+                /* some shapes write text as Base64, too */
                 return MAX_OF(writer_escaped(r->value), base64_size(r->value));
         return base64_size(r->value);
 }
@@ -574,8 +576,8 @@ static bool room_for(const struct gate *g, struct http_call *http, size_t need)
                                                : gate_host_held(h) <= h->memory_most - need);
 }
 
-/* Room for what is made of the records: the filter's document of one, which is there for a moment, and then
- * the event of all; a transform has it twice. */
+/* Memory for what is made of the records: first the filter's document of one record, then the event of all,
+ * twice if there is a transform. */
 static bool has_room(const struct gate *g, struct http_call *http, struct record *const *records, size_t n)
 {
         size_t document = 0, event = 0;
@@ -588,7 +590,7 @@ static bool has_room(const struct gate *g, struct http_call *http, struct record
                         ROOM_BESIDE + MAX_OF(document, event * (g->feed.config.trigger->transform ? 3 : 1)));
 }
 
-/* Which of the records the filter lets pass; false: of one it can't be said. */
+/* Keeps the records that pass the filter. false: one of them could not be judged. */
 static bool judge(struct call *c, size_t *passed, struct error *why)
 {
         struct gate *g = c->gate;
@@ -648,8 +650,8 @@ static void deliver(struct call *c, usec now)
         finish(c, &o);
 }
 
-/* What is asked about a call, as of an authorizer, is made of its head, whose bytes JSON writes as up to
- * three each, beside commas and quotes. */
+/* The question to an authorizer is made of the request's head: JSON takes up to three bytes for each of its
+ * bytes, beside commas and quotes. */
 static size_t question_size(const struct http_call *http)
 {
         const struct http_message *m = http_call_message(http);
@@ -657,8 +659,8 @@ static size_t question_size(const struct http_call *http)
         return HTTP_HEADROOM + 4 * (m->target.n + m->head.n);
 }
 
-/* The source does not know yet whether they may go. There are as many such calls as places, and they take
- * none: strangers keep out nobody who is known. */
+/* The source does not know yet whether the call is allowed. Such calls have a limit of their own, of the same
+ * size as maxInFlight, so that unknown callers take no place from known ones. */
 static void hold(struct call *c, usec now)
 {
         struct gate *g = c->gate;
@@ -682,7 +684,7 @@ static void hold(struct call *c, usec now)
 
 /* ---- requests ----------------------------------------------------------- */
 
-/* g NULL: it is nobody's. */
+/* g NULL: no Trigger claims it. */
 static void refuse(struct gate_host *h, struct gate *g, struct http_call *http, const struct push_refused *r)
 {
         struct push_reply reply = { .headers = BUF_INIT(256), .body = BUF_INIT(1024) };
@@ -733,8 +735,8 @@ static struct gate *gate_for(struct gate_host *h, const struct push_request *q, 
         return s.best;
 }
 
-/* Many a server takes // for /: behind another API, one that anyone may call, a path could go to it that this
- * one would have guarded. */
+/* Many servers treat // as /. A path with // could match a public API here and then reach a resource that
+ * another, protected API guards. */
 static bool passes_guard_by(struct gate_host *h, const struct push_request *q, const struct gate *found)
 {
         BUF_AT_END struct buf space = BUF_INIT(4 * TARGET_MOST), again = BUF_INIT(4 * TARGET_MOST);
@@ -742,7 +744,7 @@ static bool passes_guard_by(struct gate_host *h, const struct push_request *q, c
 
         if (!memmem(q->path.p, q->path.n, "//", 2))
                 return false;
-        for (int i = 0; i < 2; i++) { /* merged before the dot segments are removed, and after */
+        for (int i = 0; i < 2; i++) { /* before dot segments are removed, and after */
                 struct str merged = uri_path_merged(i ? normal : q->path, &again);
                 const struct gate *g = merged.p ? gate_for(h, q, merged) : NULL;
 
@@ -752,7 +754,7 @@ static bool passes_guard_by(struct gate_host *h, const struct push_request *q, c
         return false;
 }
 
-/* What there was no memory for counts as dropped, as all that is answered 503. */
+/* Counts as dropped if memory ran out, like everything that is answered 503. */
 static void refuse_for_memory(struct gate *g, struct http_call *http, struct str id)
 {
         const struct push_refused r = {
@@ -787,7 +789,7 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 call_free(c);
                 return;
         case PUSH_LATER:
-                /* What it keeps is made of the body and no larger. */
+                /* What the source keeps is made of the body, and no larger. */
                 c->kept = q->body.n;
                 http_call_hold(http, c->kept);
                 loop_ready(g->feed.config.loop, g->feed.config.wake);
@@ -843,7 +845,7 @@ static void handle(void *cookie, struct http_call *http)
                 receive(g, http, &q);
                 return;
         } else if (h->draining && !h->routes.n)
-                /* it has stopped, and others are reached through the same address soon */
+                /* this worker has stopped; the same address will soon lead to another one */
                 r = stopped(q.id);
         refuse(h, NULL, http, &r);
 }
@@ -866,7 +868,7 @@ static void on_gone(void *cookie UNUSED, struct http_call *http)
         finish(c, &(struct push_outcome){ .result = PUSH_GONE, .text = "the caller left" });
 }
 
-/* What receive had put off or held is decided. */
+/* The source has decided about a call that it had put off or held. */
 static void decide(struct gate *g, const struct push_event *e, usec now)
 {
         struct call *c;
@@ -876,7 +878,7 @@ static void decide(struct gate *g, const struct push_event *e, usec now)
                 return;
         take_up(c);
         if (c->undecided && c->http)
-                http_call_hold(c->http, c->kept); /* the question is gone */
+                http_call_hold(c->http, c->kept); /* without the memory of the question */
         decided(c);
         if (e->verdict == PUSH_DELIVER) {
                 if (c->timed || keep_records(c, e->records, e->n))
@@ -906,7 +908,7 @@ static enum push_result result_of(const struct gate *g, const struct answer *a)
         return a->status || a->kind == ANSWER_FINAL ? PUSH_FAILED : PUSH_UNREACHABLE;
 }
 
-/* The source had put it off, and the time in which it could decide is over. */
+/* The source has not decided about a call in time. */
 static void give_up(struct call *c)
 {
         struct gate *g = c->gate;
@@ -938,7 +940,7 @@ static void expire(struct gate *g, usec now)
                 give_up(c);
 }
 
-/* A transform may have made much of little. */
+/* A transform may have made the event much larger. */
 static void send_made(struct gate *g, struct call *c)
 {
         if (c->http)

@@ -8,12 +8,12 @@
 #include "worker/sender.h"
 #include "worker/target.h"
 
-/* A letter on its way to a topic, which can't be called back. */
+/* A letter that was given to the Kafka producer, and can't be cancelled. */
 enum sent_state {
         SENT_FREE,
         SENT_UNDER_WAY,
         SENT_ORPHAN /* nobody waits for it */,
-        SENT_ARRIVED /* so, and it is there */
+        SENT_ARRIVED /* nobody waits for it, and it has arrived */
 };
 struct sent {
         enum sent_state state;
@@ -35,18 +35,19 @@ struct letters {
         char *url;
         struct http http;
         struct http_target *target;
-        struct letter *letters; /* by number, as the messages */
+        struct letter *letters; /* by number, like the messages */
         struct list answered;
-        struct http_request *in_use; /* its answer was taken */
+        struct http_request *in_use; /* the one whose answer is in use */
         struct buf *messages, headers;
         uint32_t most;
-        /* bytes of the largest letter that was taken, of the smallest that was too large; 0: none was */
+        /* bytes of the largest letter that was accepted, and of the smallest that was too large; 0: none was
+         */
         size_t taken, refused;
         struct kafka_producer *producer;
-        /* places for four times as many as are sent at once: those that nobody waits for are among them */
+        /* four times as many places as letters are sent at once, since abandoned ones keep theirs */
         struct sent *sent;
         uint32_t orphans, awaited;
-        /* those that were there already when they were sent again */
+        /* requests whose letter had already arrived when it was sent again */
         struct sending **arrived;
         uint32_t arrived_n;
         struct loop *loop;
@@ -123,11 +124,12 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
 
 /* ---- how large a letter may be ------------------------------------------ */
 
-/* What a record takes beside key and value, amply; a little less than what topics take by default. */
+/* A generous estimate of a record's overhead beside key and value; and a little less than the default limit
+ * of topics. */
 enum { OVERHEAD = 512, COMMON_MOST = 1000000 };
 
-/* Nothing as large as what was refused is sent any more: it is cut to what was taken before, or to half of
- * what was refused. */
+/* Letters as large as one that was refused are cut: to the largest size that was accepted, or to half of the
+ * refused size. */
 static size_t room(const struct letters *l)
 {
         size_t next = l->refused / 2;
@@ -145,8 +147,8 @@ static void was_taken(struct letters *l, size_t n)
                 l->taken = MAX_OF(l->taken, n);
 }
 
-/* false: as much was refused before, so that it could not be cut any further, or was under way meanwhile; it
- * has to wait. */
+/* The letter was refused as too large. false: cutting it further is not possible, or a smaller one was
+ * refused meanwhile; it must wait. */
 static bool was_refused(struct letters *l, size_t n)
 {
         if (l->refused && n >= l->refused)
@@ -177,14 +179,14 @@ static struct sent *sent_place(struct letters *l)
                 if (l->sent[i].state == SENT_FREE)
                         return &l->sent[i];
                 else if (l->sent[i].state == SENT_ARRIVED)
-                        arrived = &l->sent[i]; /* its record may be another worker's by now */
+                        arrived = &l->sent[i]; /* another worker may have the record by now */
         if (arrived)
                 sent_end(l, arrived);
         return arrived;
 }
 
-/* The engine waited for this letter before, gave that up, and sends it again: it may be under way still, or
- * have arrived. */
+/* The engine gave up waiting for this letter once and sends it again: it may still be under way, or have
+ * arrived. */
 static bool adopt(struct letters *l, struct sending *of, struct str id)
 {
         for (uint32_t i = 0; l->orphans && i < l->most * PLACES_PER_ONE; i++) {
@@ -308,6 +310,14 @@ void letters_cancel(struct letters *l, uint32_t number, const struct sending *of
 
 /* ---- outcomes ----------------------------------------------------------- */
 
+/* An error's text is plain. */
+static void say_error(struct letters *l, const struct error *why)
+{
+        size_t n = text_copy(l->text, sizeof(l->text), "dead letter: ");
+
+        (void)text_copy(l->text + n, sizeof(l->text) - n, why->text);
+}
+
 static void http_outcome(struct letters *l, const struct letter *letter, struct answer *a)
 {
         const struct http_request *c = &letter->request;
@@ -323,11 +333,10 @@ static void http_outcome(struct letters *l, const struct letter *letter, struct 
         else if (c->status == 413 && was_refused(l, n))
                 a->kind = ANSWER_TOO_LARGE;
         if (failed)
-                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.300s", c->request.error.text);
+                say_error(l, &c->request.error);
         else
-                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.200s answered %d: %.*s", l->url,
-                               c->status, (int)MIN_OF(c->body.n, (size_t)120), c->body.p ? c->body.p : "");
-        text_plain(l->text);
+                text_print(l->text, sizeof(l->text), "dead letter: %.200s answered %d: " STR_FMT, l->url,
+                           c->status, STR_ARG(text_clip(c->body, 120)));
 }
 
 /* false: nobody waits for it. */
@@ -344,8 +353,10 @@ static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delive
                                       : cut             ? ANSWER_TOO_LARGE
                                                         : ANSWER_RETRY,
                               .text = l->text };
-        (void)snprintf(l->text, sizeof(l->text), "dead letter: %.380s",
-                       delivery->failed ? delivery->error.text : "");
+        if (delivery->failed)
+                say_error(l, &delivery->error);
+        else
+                l->text[0] = 0;
         if (!awaited && !delivery->failed)
                 s->state = SENT_ARRIVED;
         else
@@ -380,11 +391,13 @@ struct sending *letters_take(struct letters *l, struct answer *a)
 const char *letters_trouble(struct letters *l)
 {
         const char *why = l->awaited ? kafka_producer_trouble(l->producer) : NULL;
+        int n;
 
         if (!why)
                 return NULL;
-        (void)snprintf(l->trouble, sizeof(l->trouble), "dead letter: topic %s: %.300s",
-                       l->trigger->delivery->dead_letter->kafka->topic, why);
+        n = snprintf(l->trouble, sizeof(l->trouble),
+                     "dead letter: topic %.250s: ", l->trigger->delivery->dead_letter->kafka->topic);
+        (void)text_copy(l->trouble + n, sizeof(l->trouble) - (size_t)n, why);
         return l->trouble;
 }
 

@@ -11,7 +11,7 @@ struct letters;
 struct letters_config {
         const struct trigger *trigger; /* has a deadLetter; borrowed */
         const struct log_scope *log;   /* borrowed */
-        const char *url;               /* what its ref or uri means; NULL with kafka */
+        const char *url;               /* the absolute URL; NULL with kafka */
         const char *secrets;           /* the folder; NULL: there is none */
         struct loop *loop;
         struct http_client *http;
@@ -20,15 +20,15 @@ struct letters_config {
 };
 int letters_new(struct letters **, const struct letters_config *, struct error *) MUST_CHECK;
 struct sending;
-/* Sends the record of a dead letter for its sender; number is below most and free. payload is what
- * request_dead_body takes. -1: not sent; no answer comes. What is too large for the receiver is answered as
- * ANSWER_TOO_LARGE: sent again it is cut to what is known to fit. */
+/* Sends the dead letter of a record; number is below most and not in use. payload: as for request_dead_body.
+ * -1: not sent, and no answer comes. A letter that is too large for the receiver is answered as
+ * ANSWER_TOO_LARGE; sent again, it is cut to a size that fits. */
 int letters_send(struct letters *, uint32_t number, struct sending *, struct request_maker *, struct record *,
                  struct dead_letter *, struct str payload, struct error *) MUST_CHECK;
 void letters_cancel(struct letters *, uint32_t number, const struct sending *);
 /* The next that has an outcome; NULL: none. text belongs to the letters until the next call. */
 struct sending *letters_take(struct letters *, struct answer *);
-/* What keeps letters that are under way from a topic, for people; NULL: nothing that is known. Its broker may
- * be given half a minute before a letter has an outcome. */
+/* Why letters do not reach their topic, for the status; NULL: no trouble is known. It can take half a minute
+ * before such a letter has an outcome. */
 const char *letters_trouble(struct letters *);
 struct letters *letters_free(struct letters *); /* NULL is fine; returns NULL */

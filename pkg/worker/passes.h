@@ -5,7 +5,7 @@
 #include "filter/filter.h"
 #include "source/shape.h"
 
-/* UNJUDGED: the record is one that can't be judged, or memory is out; why says so. */
+/* UNJUDGED: the filter could not be applied to the record, or memory ran out; why tells. */
 enum passing { PASSES, LEFT_OUT, UNJUDGED };
 
 enum { DOCUMENT_KEPT = 1 << 20 };

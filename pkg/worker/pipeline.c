@@ -23,11 +23,11 @@ struct pipeline {
         struct sender *sender;
         struct filter *filter; /* NULL: everything is delivered */
         struct feed *feed;
-        enum delivery_state delivery; /* as it is told, with its text */
-        enum delivery_state logged;   /* the last that was */
+        enum delivery_state delivery; /* as reported, with its text */
+        enum delivery_state logged;   /* the last state that was logged */
         int64_t logged_paid;          /* struct bucket_rate */
         char delivery_text[256];
-        uint64_t changes, seen; /* of how it is told; of all that the observer was woken for */
+        uint64_t changes, seen; /* of the reported delivery state; of all, as the observer knows */
         bool stopping, passed_by, delivered;
 };
 
@@ -39,12 +39,9 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
 {
         *out = p->feed->status;
         out->delivery = p->delivery;
-        (void)snprintf(out->delivery_text, sizeof(out->delivery_text), "%s", p->delivery_text);
+        memcpy(out->delivery_text, p->delivery_text, sizeof(out->delivery_text));
         out->changes += p->changes;
         out->warnings = p->warnings;
-        text_plain(out->source_text);
-        text_plain(out->delivery_text);
-        text_plain(out->warnings.lost_text);
         p->feed->ops->count(p->feed, out);
         if (p->config.cloud && trigger_cloud(p->config.trigger))
                 out->clock_skew = cloud_skew(p->config.cloud);
@@ -57,10 +54,11 @@ void pipeline_shown(const struct pipeline *p, const char *failure, struct pipeli
         else
                 *out = (struct pipeline_status){ .stopped = true, .lag = -1, .unsaved = -1 };
         if (failure) {
+                size_t n = text_copy(out->source_text, sizeof(out->source_text),
+                                     p ? "its change can't be started, and it goes on as it was: " : "");
+
                 out->source = SOURCE_FAILED;
-                (void)snprintf(out->source_text, sizeof(out->source_text), "%s%s",
-                               p ? "its change can't be started, and it goes on as it was: " : "", failure);
-                text_plain(out->source_text);
+                (void)text_copy(out->source_text + n, sizeof(out->source_text) - n, failure);
         } else if (!p)
                 (void)snprintf(out->source_text, sizeof(out->source_text), "waits for its turn to start");
 }
@@ -74,11 +72,12 @@ void pipeline_clock(const struct pipeline_status *s, struct buf *out)
         buf_text(out, s->clock_skew < 0 ? " ahead of the cloud's" : " behind the cloud's");
 }
 
-/* What is told: the feed's state, or what keeps the way out from being ready. */
+/* Updates the reported delivery state: the feed's, or why requests can't be sent. */
 static void tell_state(struct pipeline *p)
 {
         const char *why, *trouble = sender_trouble(p->sender), *text = p->feed->status.delivery_text;
         enum delivery_state state = p->feed->status.delivery;
+        char fresh[sizeof(p->delivery_text)];
         bool ready = sender_ready(p->sender, &why);
 
         if (!ready && why) {
@@ -88,15 +87,16 @@ static void tell_state(struct pipeline *p)
                 text = trouble;
         else if (ready && !*text && sender_notes(p->sender))
                 text = sender_notes(p->sender);
-        if (state == p->delivery && strncmp(text, p->delivery_text, sizeof(p->delivery_text) - 1) == 0)
+        (void)text_copy(fresh, sizeof(fresh), text);
+        if (state == p->delivery && strcmp(fresh, p->delivery_text) == 0)
                 return;
         p->delivery = state;
-        (void)snprintf(p->delivery_text, sizeof(p->delivery_text), "%s", text);
+        memcpy(p->delivery_text, fresh, sizeof(fresh));
         p->changes++;
 }
 
-/* A state that comes and goes with each event, as where many are refused, is logged now and then. When it is
- * to be logged, if it is not. */
+/* Logs a new delivery state, but not too often: the state may change with each event. Returns when to log it
+ * otherwise. */
 static usec log_delivery(struct pipeline *p, usec now)
 {
         const struct bucket_rate apart = bucket_rate(1, 10 * USEC_SEC, 5);
@@ -112,7 +112,7 @@ static usec log_delivery(struct pipeline *p, usec now)
         return USEC_NEVER;
 }
 
-/* The observer hears of changes and of the first delivery; later ones show whenever it looks. */
+/* Wakes the observer for changes and for the first delivery; it sees later deliveries whenever it looks. */
 static void wake_observer(struct pipeline *p)
 {
         uint64_t changes = p->changes + p->feed->status.changes;
@@ -143,7 +143,7 @@ static void turn(struct task *task, usec now)
                 loop_arm(p->config.loop, task, USEC_NEVER);
                 return;
         }
-        if (more) /* others have their turn first */
+        if (more) /* other tasks have their turn first */
                 loop_ready(p->config.loop, task);
         due = MIN_OF(ops->deadline(p->feed), feed_log_deadline(p->feed));
         due = MIN_OF(due, log_due);
@@ -182,7 +182,7 @@ static void told(void *cookie, const struct notice *n)
         count->lost += n->lost;
         count->loses = count->loses || n->lost;
         if (n->lost)
-                (void)snprintf(p->warnings.lost_text, sizeof(p->warnings.lost_text), "%s", n->text);
+                (void)text_copy(p->warnings.lost_text, sizeof(p->warnings.lost_text), n->text);
         p->warnings.lost += n->lost;
         p->changes++;
         loop_ready(p->config.loop, &p->task);
@@ -223,7 +223,7 @@ static struct delivery_config engine_config(const struct trigger *t, const struc
                 .on_exhausted = (enum on_exhausted)d->retry->on_exhausted,
                 .bisect = d->retry->bisect,
                 .commit_interval = kind->pull && kind->pull->commit_at_once ? 0 : USEC_SEC,
-                /* of a partition: four of them at full speed repeat about a thousand after a kill */
+                /* per partition: four of them at full speed repeat about a thousand records after a kill */
                 .commit_count = 250,
         };
 }
@@ -256,7 +256,7 @@ static int open_peer(void *cookie, struct http_target **out, const struct http_p
         target.headers = peer->headers;
         target.http_version = HTTP_AUTO;
         target.compress = false;
-        target.response_timeout = 0; /* whoever asks has a time-out of its own */
+        target.response_timeout = 0; /* the caller has a time-out of its own */
         target.max_connections = peer->connections;
         target.answer_max = peer->answer_max;
         return http_target_new(out, p->config.http, &target, err);
@@ -320,7 +320,7 @@ static int open_feed(struct pipeline *p, const struct delivery_config *delivery,
         return p->kind->push ? gate_new(&p->feed, &feed, err) : pull_new(&p->feed, &feed, delivery, err);
 }
 
-/* What nobody else has, whatever runs beside it. */
+/* Opens what needs no listener, store or claims, and so can be opened beside a running pipeline. */
 static int open_own(struct pipeline *p, const struct delivery_config *delivery, bool tried, struct error *err)
 {
         p->services = (struct services){ .loop = p->config.loop,
@@ -436,7 +436,7 @@ struct pipeline *pipeline_free(struct pipeline *p)
                 p->config.close_store(p->config.store_cookie);
         (void)sender_free(p->sender);
         (void)filter_free(p->filter);
-        /* last: until they are freed those above may make it ready */
+        /* last: the objects above may make it ready until they are freed */
         loop_forget(p->config.loop, &p->task);
         free(p);
         return NULL;

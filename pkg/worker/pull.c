@@ -7,10 +7,10 @@
 #include <stdio.h>
 
 enum { EVENTS_AT_ONCE = 64 };
-/* What was let go comes again within so long, or others have it. */
+/* A record that was let go comes again within this time, or another worker has it. */
 static const usec COMES_AGAIN = USEC_MINUTE;
 
-/* An attempt of the engine's that is under way. */
+/* An attempt of the engine in flight. */
 struct flight {
         struct sending *sending; /* NULL: none */
         uint32_t attempt;
@@ -22,11 +22,11 @@ struct pull {
         struct delivery *engine;
         struct flight *flights; /* by the slot of the attempt */
         struct buf document;    /* what the filter sees */
-        /* What failed was let go and comes again: until then, or until something is done, the engine, which
-         * has forgotten it, is not heard when it says that all is well. */
-        usec failed_until; /* 0: nothing was let go */
-        uint64_t done;     /* then */
-        bool well;         /* the engine has said so since */
+        /* A failed record was let go and will come again. The engine has forgotten it and reports that all is
+         * well; that is not believed until this time, or until a record is done. */
+        usec failed_until; /* 0: no record was let go */
+        uint64_t done;     /* records that were done at that time */
+        bool well;         /* the engine has reported it since */
         bool stopping;
         usec give_up_at;
 };
@@ -127,7 +127,7 @@ static bool poll_source(struct pull *p, usec now)
                         break;
                 }
         }
-        if (any_record) /* the clock is read once, not for each */
+        if (any_record) /* the clock is read once for all of them */
                 p->feed.status.last_event = clock_wall(p->feed.config.clock);
         return n > 0;
 }

@@ -7,7 +7,7 @@
 #include "json/scan.h"
 #include "json/yaml.h"
 
-/* What a CloudEvent is built in: a record that is one itself may be as large as a request. */
+/* Limit for building a CloudEvent: a record may be a CloudEvent as large as a request. */
 enum { RECORD_IDS_MOST = 2400, SPACE_KEPT = 65536, KEY_KEPT = 1024, SPACE_MOST = 96 << 20 };
 
 void request_maker_init(struct request_maker *m, const struct trigger *t, const struct shape *shape,
@@ -41,7 +41,7 @@ void request_constant_headers(const struct request_maker *m, struct buf *b)
 {
         const struct trigger *t = m->trigger;
 
-        /* What FunctionGraph tells a container function about itself. */
+        /* The headers by which FunctionGraph tells a container function about itself. */
         header(b, "X-CFF-Func-Name", t->function->name);
         header(b, "X-CFF-Func-Version", t->function->version);
         header(b, "X-CFF-Package", t->function->package);
@@ -58,7 +58,7 @@ void request_constant_headers(const struct request_maker *m, struct buf *b)
 
 static bool header_can_hold(unsigned char c) { return c > 0x20 && c < 0x7f && c != ','; }
 
-/* Percent-encoded where a header can't hold it. */
+/* Percent-encodes what a header can't contain. */
 static void header_id(struct buf *b, struct str id)
 {
         for (size_t i = 0, from = 0; i <= id.n; i++) {
@@ -80,7 +80,7 @@ static void event_id(struct record *const *records, size_t n, struct buf *b)
         }
 }
 
-/* As long as servers take the header. */
+/* The longest that servers accept in a header. */
 static void record_ids(struct record *const *records, size_t n, struct buf *b)
 {
         size_t from = b->n;
@@ -99,7 +99,7 @@ static void record_ids(struct record *const *records, size_t n, struct buf *b)
                 buf_text(b, "\r\n");
 }
 
-/* Each id is hashed by itself, so that where one ends is part of what is hashed; their number too. */
+/* Each id is hashed separately, so that the boundaries between them count, and so does their number. */
 static uint64_t hash_of(uint64_t seed, struct record *const *records, size_t n)
 {
         uint64_t h = hash_bytes(seed, records[0]->id), count = n;
@@ -111,7 +111,7 @@ static uint64_t hash_of(uint64_t seed, struct record *const *records, size_t n)
         return hash_bytes(h, (struct str){ (const char *)&count, sizeof(count) });
 }
 
-/* The id that goes out as X-CFF-Request-Id: the same for each attempt. */
+/* The value of X-CFF-Request-Id: the same for each attempt. */
 static void request_id(struct record *const *records, size_t n, struct buf *b)
 {
         uint64_t high = hash_of(0x736c75696365, records, n),
@@ -153,8 +153,8 @@ static bool is_traceparent(struct str s)
                (hex_word(s, 53, 2) || memcmp(s.p + 53, "00", 2) == 0);
 }
 
-/* The trace that the record brought goes on, with a span of ours; without one a trace begins, the same for
- * each attempt. */
+/* Continues the record's trace with a span of our own. Without one a new trace begins, the same for each
+ * attempt. */
 static void trace_context(struct request_maker *m, struct record *const *records, size_t n, struct buf *b)
 {
         struct str parent = { 0 }, state = { 0 };
@@ -274,7 +274,7 @@ static void write_letter(struct request_maker *m, struct record *r, const struct
         }
         n = dead_letter_extensions(d, &code, more);
         cloud_event(m, r, &e);
-        if (d->truncated) { /* the start of a JSON text is none */
+        if (d->truncated) { /* the beginning of a JSON text is not JSON */
                 cloudevent_data(&e, (struct str){ e.data.p, MIN_OF(e.data.n, payload.n) },
                                 str_is_utf8(text_clip(e.data, payload.n)) ? STR("text/plain; charset=utf-8")
                                                                           : STR("application/octet-stream"));
@@ -289,8 +289,8 @@ static void write_letter(struct request_maker *m, struct record *r, const struct
         body->failed = body->failed || m->space.failed || code.failed;
 }
 
-/* Cuts what is longest to see, then what the function said, until the letter fits. Each round takes away what
- * is too much, or half. */
+/* Cuts the payload, then the function's answer, until the letter fits. Each round cuts the excess, or half.
+ */
 static void cut_letter(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload,
                        size_t most, struct buf *body)
 {
@@ -311,7 +311,7 @@ static void cut_letter(struct request_maker *m, struct record *r, struct dead_le
                         d->truncated = true;
                         d->payload_n = payload.n;
                         d->answer_n = d->answer.n;
-                        over += 160; /* what says so */
+                        over += 160; /* for the members that say it was cut */
                 }
                 over = cut->n > 2 * over ? cut->n - over : cut->n / 2;
                 *cut = cut->p ? text_clip(*cut, over) : (struct str){ NULL, over };
@@ -333,7 +333,7 @@ void request_dead_body(struct request_maker *m, struct record *r, struct dead_le
         d->sink = str_of(m->sink);
         if (!is_functiongraph(m)) {
                 cloud_event(m, r, &e);
-                /* its length alone: each writing makes the data anew */
+                /* only its length: the data is made again at each writing */
                 payload = (struct str){ NULL, e.data.n };
         }
         cut_letter(m, r, d, payload, most ? most : SIZE_MAX, body);
@@ -349,7 +349,7 @@ void request_dead_headers(struct request_maker *m, struct record *r, struct buf 
 
 /* ---- partial answers ---------------------------------------------------- */
 
-/* The batch's records by id, so that a long list is no more than n log n. */
+/* The batch's records sorted by id, so that a long list takes n log n. */
 struct place {
         struct str id;
         uint32_t at;
@@ -394,7 +394,7 @@ static bool place_of_text(const struct failures *f, struct str text, size_t *pla
         return true;
 }
 
-/* What is written with escapes as it is without; until the next one. */
+/* The string without its escapes; valid until the next one. */
 static struct str plain_text(struct failures *f, struct str raw, bool escaped)
 {
         if (!escaped)
@@ -404,7 +404,7 @@ static struct str plain_text(struct failures *f, struct str raw, bool escaped)
         return buf_view(&f->text);
 }
 
-/* At the value of an itemIdentifier. named: it is one that names a record. */
+/* Reads the value of an itemIdentifier. named: it names a record of the batch. */
 static bool read_identifier(struct failures *f, struct scan *s, bool *named, size_t *place)
 {
         bool escaped, text = scan_peek(s) == '"';
@@ -465,7 +465,7 @@ static bool read_list(struct failures *f, struct scan *s)
         return f->ended;
 }
 
-/* false: it is no JSON object, or not all of it is there. */
+/* false: it is no JSON object, or not complete. */
 static bool read_failures(struct failures *f, struct str answer)
 {
         struct scan s;

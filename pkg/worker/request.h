@@ -1,5 +1,5 @@
-/* From records to the request a function receives: body, headers, path. The pipeline sends it, `sluice
- * preview` prints it: one place decides. Owns its buffers; loop's thread. */
+/* Makes the request of records: body, headers, path. The pipeline sends it and `sluice preview` prints it,
+ * both from here. Owns its buffers; loop's thread. */
 #pragma once
 
 #include "base/random.h"
@@ -13,15 +13,14 @@ struct request_maker {
         const char *sink;     /* the absolute URL */
         struct random random; /* of span ids */
         uint64_t seed;        /* of trace ids that begin here */
-        struct buf space;     /* what a CloudEvent borrows */
+        struct buf space;     /* storage for what a CloudEvent borrows */
 };
 
 void request_maker_init(struct request_maker *, const struct trigger *, const struct shape *,
                         const struct clock *, const char *sink);
 void request_maker_done(struct request_maker *);
 
-/* The header lines that all requests have, but for secrets: what the function is told about itself, the
- * user's own. */
+/* Appends the header lines that all requests share, without secrets: FunctionGraph's and the user's own. */
 void request_constant_headers(const struct request_maker *, struct buf *);
 /* Appends the body. */
 void request_body(struct request_maker *, struct record *const *records, size_t n, struct buf *body);

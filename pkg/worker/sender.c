@@ -18,20 +18,20 @@ enum {
 enum sending_state { SENDING_TRANSFORMED, SENDING_MADE, SENDING_SENT, SENDING_LETTER, SENDING_FAILED };
 struct sending {
         struct http_request request;
-        struct list_node node;   /* of those under way, or spare */
-        struct list_node failed; /* of those that failed, and wait to be taken; or of those in made */
+        struct list_node node;   /* in under_way or spare */
+        struct list_node failed; /* in failed, until it is taken; or in made */
         enum sending_state state;
         void *owner;
-        uint32_t number; /* of all that there are: its place among the letters */
+        uint32_t number; /* its number, which is also its place among the letters */
         uint32_t n;
-        uint32_t shown; /* of access: its version */
+        uint32_t shown; /* the version of access that was sent */
         struct buf message, headers;
-        size_t secrets_at;       /* in headers: those of access, which stand at the end */
-        struct record **records; /* those sent; kept only where an answer may name them */
-        char *failure;           /* it could not be sent: the reason */
+        size_t secrets_at;       /* where the lines of access begin in headers, at the end */
+        struct record **records; /* what was sent; kept only if an answer may name them */
+        char *failure;           /* why it could not be sent */
         enum answer_kind failed_as;
-        bool starved;          /* for lack of memory */
-        struct record *letter; /* of a dead letter: what it is made of, until it is answered */
+        bool starved;          /* it failed because memory ran out */
+        struct record *letter; /* the record of a dead letter, until that is answered */
         struct dead_letter dead;
 };
 
@@ -46,16 +46,16 @@ struct sender {
         struct access *access; /* NULL: nothing is needed */
         struct letters *letters;
         struct transform *transform;
-        struct list under_way, spare, failed, made; /* struct sending; so many there are: */
+        struct list under_way, spare, failed, made; /* of struct sending; how many there are: */
         uint32_t sendings;
         size_t spare_bytes;    /* of the messages of those that are spare */
         struct list answered;  /* requests */
-        struct sending *taken; /* its answer is in use */
-        uint32_t *places;      /* of records that a partial answer names */
+        struct sending *taken; /* the one whose answer is in use */
+        uint32_t *places;      /* the records that a partial answer names */
         struct buf words, init_message, payload, answer;
         char text[400];
-        bool cut;     /* of the last answer: its body was longer than what is kept */
-        bool starved; /* of the last outcome: there was no memory */
+        bool cut;     /* the body of the last answer was longer than what is kept */
+        bool starved; /* the last outcome was a lack of memory */
         enum init_state init;
         struct http_request init_request;
         unsigned init_failures;
@@ -109,7 +109,7 @@ static struct sending *sending_new(struct sender *s, size_t n, void *owner)
         return o;
 }
 
-/* What is large is not kept for the next one: that may never come. */
+/* Large buffers are freed: the next request may be small, or never come. */
 static void sending_end(struct sender *s, struct sending *o)
 {
         http_release(&s->http, &o->request);
@@ -188,7 +188,8 @@ struct sending *sender_send(struct sender *s, struct record *const *records, siz
         request_headers(&s->maker, records, n, &o->headers);
         if (o->records)
                 memcpy(o->records, records, n * sizeof(struct record *));
-        if (any_unjudged(records, n)) /* halved until it is alone; then it is final */
+        if (any_unjudged(records,
+                         n)) /* the batch is halved until the record is alone; then the failure is final */
                 sending_fail(s, o, n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL,
                              "the filter can't say whether the record is wanted: it is nested too deep, or "
                              "its arrays hold too much");
@@ -232,7 +233,7 @@ struct sending *sender_send_letter(struct sender *s, struct record *record, cons
         return o;
 }
 
-/* A transform has a copy. */
+/* A transform holds a second copy. */
 size_t sender_held(const struct sending *o)
 {
         return o->message.cap * (o->state == SENDING_TRANSFORMED ? 2 : 1);
@@ -270,25 +271,24 @@ static void partial(struct sender *s, const struct sending *o, struct answer *a)
         size_t n;
 
         buf_reset(&s->words);
-        /* What is not kept whole is known by its list. */
+        /* Of an answer that is not kept completely, the list alone is. */
         n = request_failures(c->body_cut && c->member.p ? c->member : c->body, c->body_cut && !c->member.p,
                              o->records, o->n, s->places, &all, &s->words);
         if (all) {
                 a->kind = ANSWER_RETRY;
-                (void)snprintf(s->text, sizeof(s->text), "%.120s: %s", s->config.sink,
-                               s->words.p ? s->words.p : "");
+                text_print(s->text, sizeof(s->text), "%.120s: %s", s->config.sink,
+                           s->words.p ? s->words.p : "");
         } else if (n) {
                 a->kind = n == o->n && o->n == 1 ? ANSWER_RETRY : ANSWER_PARTIAL;
                 a->failed = s->places;
                 a->failed_n = n;
-                (void)snprintf(s->text, sizeof(s->text),
-                               "%.120s: %zu of %u records failed, the first is %.*s", s->config.sink, n, o->n,
-                               (int)MIN_OF(o->records[s->places[0]]->id.n, (size_t)160),
-                               o->records[s->places[0]]->id.p);
+                text_print(s->text, sizeof(s->text),
+                           "%.120s: %zu of %u records failed, the first is " STR_FMT, s->config.sink, n, o->n,
+                           STR_ARG(text_clip(o->records[s->places[0]]->id, 160)));
         }
 }
 
-/* What the function said as a dead letter tells it: some answer with all that they were sent. */
+/* The function's answer as a dead letter quotes it, without secrets: some functions echo their request. */
 static void clean(struct sender *s, const struct sending *o, struct answer *a)
 {
         if (!s->access || !s->letters || a->kind == ANSWER_ACCEPTED || !a->body.n)
@@ -310,11 +310,11 @@ static void answered(struct sender *s, const struct sending *o, struct answer *a
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
         s->cut = c->body_cut;
         if (request_failed(&c->request)) {
-                /* Whatever went wrong here or between, the function has refused nothing. Only what the
-                 * request itself makes impossible stays so. */
+                /* The request failed on the way: the function refused nothing, and a retry may succeed. Only
+                 * an invalid request never will. */
                 a->kind = why->kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
                 a->overload = why->kind == ERROR_UNREACHABLE || why->kind == ERROR_TIMEOUT;
-                (void)snprintf(s->text, sizeof(s->text), "%.390s", why->text);
+                (void)text_copy(s->text, sizeof(s->text), why->text);
                 return;
         }
         a->kind = answer_kind_of(c->status);
@@ -330,10 +330,9 @@ static void answered(struct sender *s, const struct sending *o, struct answer *a
                              &(struct access_words){
                                      .text = words, .most = 160, .cut = s->cut, .shown = secrets_of(o) },
                              &quoted);
-                (void)snprintf(s->text, sizeof(s->text),
-                               quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink,
-                               c->status, quoted.p ? quoted.p : "");
-                text_plain(s->text);
+                text_print(s->text, sizeof(s->text),
+                           quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink,
+                           c->status, quoted.p ? quoted.p : "");
         }
         if (c->status == 401 && s->access && access_refused(s->access, o->shown))
                 a->kind = ANSWER_RETRY;
@@ -345,13 +344,15 @@ static void answered(struct sender *s, const struct sending *o, struct answer *a
 static void init_failed(struct sender *s, usec retry_after, const char *why)
 {
         usec now = loop_now(s->config.loop);
+        size_t n;
 
         s->init = INIT_WAITS;
         s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff,
                                                s->delivery->retry->max_backoff, s->init_failures++,
                                                10 * USEC_MSEC);
         s->init_at = MAX_OF(s->init_at, now + MIN_OF(retry_after, s->delivery->retry->retry_after_max));
-        (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", why);
+        n = text_copy(s->init_why, sizeof(s->init_why), "initialization: ");
+        (void)text_copy(s->init_why + n, sizeof(s->init_why) - n, why);
 }
 
 static void init_answered(struct sender *s)
@@ -370,13 +371,12 @@ static void init_answered(struct sender *s)
                 return;
         }
         if (c->status == 401 && s->access)
-                /* until there is something newer it is tried again as it is */
+                /* a retry uses the same secrets until there are newer ones */
                 (void)access_refused(s->access, s->init_shown);
         access_quote(s->access, &(struct access_words){ .text = c->body, .most = 160, .cut = c->body_cut },
                      &quoted);
-        (void)snprintf(why, sizeof(why), "%.100s answered %d: %.160s", s->config.trigger->function->init_path,
-                       c->status, quoted.p ? quoted.p : "");
-        text_plain(why);
+        text_print(why, sizeof(why), "%.100s answered %d: %.160s", s->config.trigger->function->init_path,
+                   c->status, quoted.p ? quoted.p : "");
         init_failed(s, c->retry_after, why);
 }
 
@@ -553,6 +553,7 @@ static int open_target(struct sender *s, struct error *err)
         c.answer_max = s->config.answer_max            ? s->config.answer_max
                        : s->delivery->partial_failures ? PARTIAL_ANSWER_KEPT
                                                        : ANSWER_KEPT;
+        c.answer_read_max = s->config.answer_max; /* one that is cut is of no use to who needs it whole */
         return http_target_new(&s->target, s->config.http, &c, err);
 }
 
@@ -572,7 +573,7 @@ static int open_all(struct sender *s, struct error *err)
                                                 .loop = c->loop,
                                                 .http = c->http,
                                                 .wake = c->wake,
-                                                /* and the one that was taken last */
+                                                /* and one more: the last taken keeps its answer */
                                                 .most = c->most + 1 };
         const struct transform_spec *t = c->trigger->transform;
 
@@ -607,7 +608,7 @@ int sender_new(struct sender **out, const struct sender_config *config, struct e
         s->delivery = config->trigger->delivery;
         s->words.max = 4096;
         s->payload.max = MESSAGE_MOST;
-        /* what hides a secret is no longer than it */
+        /* *** is no longer than a secret */
         s->answer.max = MAX_OF(config->answer_max, (size_t)PARTIAL_ANSWER_KEPT) + 1;
         s->init = config->trigger->function->init_path ? INIT_WAITS : INIT_DONE;
         s->init_message.max = HTTP_HEADROOM + 1024;

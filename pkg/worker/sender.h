@@ -1,6 +1,6 @@
-/* The way of a request: made of records, transformed, sent to the function, or to the dead letter; and what
- * came of it. It also keeps what must be there before the first request: secrets, a token, the function's
- * initialization. One a pipeline, whose task it wakes. Loop's thread. */
+/* Makes requests of records, transforms them, sends them to the function or to the dead letter, and reports
+ * the outcome. It also provides what must be ready before the first request: secrets, a token, the function's
+ * initialization. One per pipeline, whose task it wakes. Loop's thread. */
 #pragma once
 
 #include "delivery/delivery.h"
@@ -18,47 +18,47 @@ struct sender_config {
         const struct shape *shape;
         const struct clock *clock;
         const char *sink; /* the absolute URL */
-        /* what the dead letter's ref or uri means; NULL where none is needed */
+        /* the absolute URL of dead letters; NULL: none is needed */
         const char *dead_letter;
         const char *secrets; /* the folder; NULL: there is none */
         struct task *wake;
         uint32_t most; /* requests at once, at most */
         uint32_t batch_records;
-        size_t answer_max; /* bytes of an answer that are kept; 0: enough for words */
+        size_t answer_max; /* bytes of an answer that are kept; 0: enough to quote it */
         usec timeout;      /* of the function; 0: the delivery's */
-        bool shows_made;   /* what a transform made goes only once sender_go_on says so */
-        bool tried;        /* it is freed at once: nothing is begun that takes long to end */
+        bool shows_made;   /* a transformed event waits for sender_go_on */
+        bool tried; /* only a trial that is freed at once: nothing is started that takes long to stop */
 };
 int sender_new(struct sender **, const struct sender_config *, struct error *) MUST_CHECK;
 
-/* A request: the sender's, known to its user until its outcome was taken, or it was cancelled. */
+/* A request. Owned by the sender; valid until its outcome was taken or it was cancelled. */
 struct sending;
-/* The records stay as they are until then; owner comes back with the outcome. NULL: there is no memory, and
- * nothing is sent. */
+/* The records must stay until then; owner is returned with the outcome. NULL: out of memory, and nothing is
+ * sent. */
 struct sending *sender_send(struct sender *, struct record *const *, size_t n, void *owner) MUST_CHECK;
-/* The same for a dead letter of a record; what the answer says is borrowed as the record is. */
+/* The same for the dead letter of a record. The record and what the dead_letter refers to are borrowed. */
 struct sending *sender_send_letter(struct sender *, struct record *, const struct dead_letter *,
                                    void *owner) MUST_CHECK;
 size_t sender_held(const struct sending *); /* bytes of it */
-/* With shows_made: whose event a transform has made, of another size than it was; sender_go_on sends it. Each
- * once, after sender_take. NULL: none. */
+/* With shows_made: the owner of a request whose event was transformed, so that its size has changed;
+ * sender_go_on sends it. Returns each once, after sender_take. NULL: none. */
 void *sender_made(struct sender *);
 void sender_go_on(struct sender *, struct sending *);
 void sender_cancel(struct sender *, struct sending *);
-/* Moves what does not depend on requests: secrets, tokens, the initialization. */
+/* Continues what does not depend on requests: secrets, tokens, the initialization. */
 void sender_turn(struct sender *, usec now);
 usec sender_deadline(const struct sender *);
-/* What came of a request; the answer borrows until the next call. */
+/* Takes the outcome of a request; the answer is valid until the next call. */
 bool sender_take(struct sender *, void **owner, struct answer *);
-/* was the body of the answer that was taken last longer than what is kept of it? */
+/* The body of the last answer taken was longer than what is kept of it. */
 bool sender_cut(const struct sender *);
-/* did it fail since there is no memory here? */
+/* It failed because this process has no memory. */
 bool sender_starved(const struct sender *);
-/* NULL: requests may go. Otherwise they would be in vain; *why: the reason for people, NULL while nothing
- * went wrong yet. */
+/* Requests can be sent. false: they would fail; *why is the reason for the status, NULL while nothing has
+ * gone wrong. */
 bool sender_ready(const struct sender *, const char **why);
-/* what people should know though it is ready; NULL: nothing */
+/* A note for the status although it is ready; NULL: none. */
 const char *sender_notes(const struct sender *);
-/* what keeps dead letters from their receiver while they are under way; NULL: nothing that is known */
+/* Why dead letters in flight do not reach their receiver; NULL: no trouble is known. */
 const char *sender_trouble(const struct sender *);
 struct sender *sender_free(struct sender *); /* NULL is fine; returns NULL */

@@ -89,7 +89,8 @@ static void begin(const char *more)
                                         .batch_records = RECORDS,
                                         .wake = &b.wake,
                                         .clock = &system_clock,
-                                        .sink = b.sink };
+                                        .sink = b.sink,
+                                        .dead_letter = strstr(more, "deadLetter") ? b.sink : NULL };
         struct error err;
 
         memset(&b, 0, sizeof(b));
@@ -436,6 +437,67 @@ static void nothing_goes_before_the_initialization(void **state UNUSED)
         assert_string_equal(b.path, "/f");
 }
 
+/* ---- what peers say -------------------------------------------------------- */
+
+static const char STEERING[] = "\033[2Jno\r\nlevel=info\xc2\x9b\u202e", PLAIN[] = " [2Jno  level=info";
+
+static void is_plain(const char *text)
+{
+        char plain[1024];
+
+        (void)snprintf(plain, sizeof(plain), "%s", text);
+        text_plain(plain);
+        assert_string_equal(text, plain);
+}
+
+static void a_function_commands_no_terminal(void **state UNUSED)
+{
+        struct answer a;
+
+        begin("");
+        b.status = 500;
+        b.answer = STEERING;
+        a = outcome(1);
+        assert_non_null(strstr(a.text, PLAIN));
+        is_plain(a.text);
+}
+
+static void an_initialization_commands_no_terminal(void **state UNUSED)
+{
+        const char *why = NULL;
+
+        begin("  function: {name: f, initPath: /init}");
+        b.status = 503;
+        b.answer = STEERING;
+        while (!why) {
+                struct answer a;
+                void *taken;
+
+                loop_arm(b.loop, &b.wake, sender_deadline(b.sender));
+                sender_turn(b.sender, clock_monotonic(&system_clock));
+                turn();
+                assert_false(sender_take(b.sender, &taken, &a));
+                assert_false(sender_ready(b.sender, &why));
+        }
+        assert_non_null(strstr(why, PLAIN));
+        is_plain(why);
+}
+
+static void who_takes_dead_letters_commands_no_terminal(void **state UNUSED)
+{
+        const struct dead_letter dead = { .reason = STR("no") };
+        struct answer a;
+
+        begin("  delivery: {retry: {onExhausted: DeadLetter}, deadLetter: {uri: 'http://127.0.0.1:9/'}}");
+        b.status = 500;
+        b.answer = STEERING;
+        assert_non_null(sender_send_letter(b.sender, b.records[0], &dead, &owners[1]));
+        a = await(&owners[1]);
+        assert_non_null(strstr(a.text, "answered 500: "));
+        assert_non_null(strstr(a.text, PLAIN));
+        is_plain(a.text);
+}
+
 int main(int argc, char **argv)
 {
         const struct CMUnitTest tests[] = {
@@ -450,6 +512,9 @@ int main(int argc, char **argv)
                 cmocka_unit_test_teardown(an_answer_lasts_until_the_next_one, end),
                 cmocka_unit_test_teardown(what_the_transform_refuses_is_final, end),
                 cmocka_unit_test_teardown(nothing_goes_before_the_initialization, end),
+                cmocka_unit_test_teardown(a_function_commands_no_terminal, end),
+                cmocka_unit_test_teardown(an_initialization_commands_no_terminal, end),
+                cmocka_unit_test_teardown(who_takes_dead_letters_commands_no_terminal, end),
         };
 
         /* The transform runs this program again. */

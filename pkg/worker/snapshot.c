@@ -3,7 +3,8 @@
 #include "api/worker.h"
 #include "json/writer.h"
 
-/* An answer; and all of them that clients have not read yet: who reads nothing gives way. */
+/* Limits for one answer, and for all answers together that clients have not read yet: beyond it new requests
+ * get 503. */
 enum { BYTES_MOST = 64 << 20, UNREAD_MOST = 128 << 20 };
 
 /* Why it is not connected; NULL: it is. */
@@ -92,14 +93,14 @@ static const struct {
             "When the last record was accepted; 0: none yet.", of_last_delivery),
 };
 
-/* A metric's lines stand together, so each has a buffer of its own until all are there. */
+/* The lines of a metric must be adjacent, so each metric has its own buffer until all Triggers were added. */
 enum { WARNINGS = COUNT_OF(metrics), LOST, PARTS };
 struct snapshot {
         enum snapshot_kind kind;
         struct http_call *call;
         struct writer writer;    /* STATUS: into out */
         struct buf parts[PARTS]; /* METRICS */
-        size_t joined;           /* how many of them are in out */
+        size_t joined;           /* how many parts are in out */
         struct buf labels, out;
 };
 
@@ -150,7 +151,7 @@ static void add_metrics(struct snapshot *s, const struct trigger *t, const struc
                 buf_int(b, metrics[m].value(status));
                 buf_char(b, '\n');
         }
-        /* By reason; a source shows those that it knows from the start. */
+        /* One line per reason. The reasons that a source declares are shown from the start, with 0. */
         for (size_t k = 0; k < WARNING_REASONS_MOST; k++) {
                 if (!list[k].reason)
                         continue;
@@ -160,7 +161,7 @@ static void add_metrics(struct snapshot *s, const struct trigger *t, const struc
         }
 }
 
-/* Puts what the parts say together, a piece of it at a time. true: that was all. */
+/* Joins the parts, a piece at a time. true: all are joined. */
 static bool join(struct snapshot *s)
 {
         size_t before = s->out.n;
@@ -225,8 +226,8 @@ static void add_status(struct writer *w, const struct trigger *t, const struct p
 
 /* ---- readiness ---------------------------------------------------------- */
 
-/* Why it is not ready; NULL: it is. What is reached by requests listens, connected or not: a subscription is
- * confirmed that way. */
+/* Why it is not ready; NULL: it is. A push source is ready even if it is not connected: its subscription is
+ * confirmed by a request. */
 static const char *not_ready(const struct trigger *t, const struct pipeline_status *s)
 {
         return s->source != SOURCE_FAILED && trigger_source(t)->push ? NULL : not_connected(s);
@@ -275,7 +276,7 @@ void snapshot_free(struct snapshot *s)
         free(s);
 }
 
-/* Is there room for the answer beside those that are not read? */
+/* Is there room for the answer beside the unread ones? */
 static bool has_room(const struct snapshot *s)
 {
         size_t n = s->out.n;

@@ -6,7 +6,7 @@
 #include "worker/pipeline.h"
 
 enum snapshot_kind { SNAPSHOT_METRICS, SNAPSHOT_STATUS, SNAPSHOT_READY };
-enum { SNAPSHOT_PIECE = 1 << 20 }; /* bytes that are put together at once */
+enum { SNAPSHOT_PIECE = 1 << 20 }; /* bytes that are joined at once */
 
 struct snapshot;
 struct snapshot *snapshot_new(enum snapshot_kind, struct http_call *); /* NULL: out of memory */

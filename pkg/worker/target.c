@@ -5,7 +5,7 @@
 
 enum { TARGET_SPACE = 256 * 1024 };
 
-/* Each text is kept behind the last one in a buffer that does not move. */
+/* Appends a text to a buffer that does not move, and returns a view of it. */
 static const char *keep_file(struct buf *space, const char *secrets, const struct secret_ref *ref)
 {
         size_t from = space->n;
@@ -51,8 +51,7 @@ int target_config(struct http_target_config *c, const struct trigger *t, const c
 
         *c = (struct http_target_config){ .settings = &settings,
                                           .url = str_of(url),
-                                          /* earlier than the attempt ends, so that it is told what took
-                                           * so long */
+                                          /* ends before the attempt: the error names the slow step */
                                           .connect_timeout = MIN_OF(d->timeout - d->timeout / 8,
                                                                     d->connect_timeout),
                                           .response_timeout = d->response_timeout,

@@ -1,5 +1,4 @@
-/* What a Trigger's delivery says about connections, for targets of whatever URL: the one place that turns one
- * into the other. Loop's thread. */
+/* Turns a Trigger's delivery settings into the configuration of connections, for any URL. Loop's thread. */
 #pragma once
 
 #include "api/trigger.h"

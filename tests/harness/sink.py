@@ -9,6 +9,7 @@ import dataclasses
 import http.server
 import json
 import threading
+import types
 
 from .process import wait_until
 from .server import Server
@@ -91,6 +92,20 @@ class Sink:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+    def hold(self, word, most):
+        """A request that holds the word is answered once what this returns is opened, after so many seconds at the
+        latest; entered is set when the first one came. Any other is answered at once."""
+        gate = types.SimpleNamespace(entered=threading.Event(), opened=threading.Event())
+
+        def answer(request):
+            if word in request.body:
+                gate.entered.set()
+                gate.opened.wait(most)
+            return 200
+
+        self.answer = answer
+        return gate
 
     @property
     def port(self):

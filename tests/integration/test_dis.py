@@ -17,6 +17,17 @@ from harness.process import wait_until
 from harness.sluice import trigger
 
 
+def records_of(event):
+    """(partition, sequence number) of each record in what the function got."""
+    told = json.loads(event["body"])
+    return [(told["ShardID"], int(r["sequence_number"])) for r in told["Message"]["records"]]
+
+
+def cursor_of(call):
+    """What a cursor of the emulator says: p, the partition's index; n, the number that it stands at."""
+    return json.loads(base64.urlsafe_b64decode(call.query["partition-cursor"]))
+
+
 class Stream:
     """A stream, and Triggers that read it."""
 
@@ -24,6 +35,7 @@ class Stream:
         self.cloud, self.runner, self.function = cloud, runner, function
         self.stream = cloud.dis.make_stream("orders", partitions=2)
         self.sent = []  # (partition, sequence number)
+        self.before = 0  # records that arrived before the stream was made again
         self.secrets = tmp_path / "secrets"
         self.write(cloud.iam.key)
 
@@ -59,19 +71,7 @@ class Stream:
 
     def arrived(self):
         """(partition, sequence number) of each record, as often as it arrived."""
-        return [
-            (e["ShardID"], int(r["sequence_number"]))
-            for e in map(lambda e: json.loads(e["body"]), self.function.events())
-            for r in e["Message"]["records"]
-        ]
-
-    def ids(self):
-        """(partition, sequence number, id) of each event."""
-        return [
-            (told["ShardID"], int(r["sequence_number"]), e["id"])
-            for e, told in ((e, json.loads(e["body"])) for e in self.function.events())
-            for r in told["Message"]["records"]
-        ]
+        return [record for event in self.function.events() for record in records_of(event)]
 
     def wait_arrived(self, timeout=40):
         wait_until(
@@ -90,6 +90,38 @@ class Stream:
             timeout,
             explain=lambda: f"{self.cloud.dis.checkpoints} instead of {wanted}",
         )
+
+    def wait_done(self):
+        self.wait_arrived()
+        self.wait_saved()
+
+    def read(self, count):
+        """So many records are put, arrive, and are saved."""
+        self.put(count)
+        self.wait_done()
+
+    def make_again(self, count, told=True):
+        """The stream is deleted and made again, and has so many records before anyone asks for it. Its app stays.
+        told: its description says when it was created."""
+        self.before = len(self.arrived())
+        with self.cloud.changed:
+            created = self.stream.created
+            self.stream = self.cloud.dis.make_stream("orders", partitions=2)
+            if not told:
+                self.stream.created = created
+            self.sent = []
+            self.put(count)
+
+    def wait_again(self, timeout=10):
+        """What arrived since is what was sent since."""
+        wait_until("all arrive", lambda: set(self.arrived()[self.before :]) == set(self.sent), timeout)
+
+    def said_of(self):
+        """What the checkpoints say of the stream that they are of."""
+        return {metadata for _, metadata in self.cloud.dis.checkpoints.values()}
+
+    def saying_again(self):
+        return {f"created={int(self.stream.created * 1000)} again"}
 
     def check_order(self):
         """First deliveries of a partition are in its order."""
@@ -121,9 +153,7 @@ def test_records_arrive_once_and_in_order(stream, delivery):
     stream.put(100)
     stream.start(delivery)
     stream.wait_arrived()
-    stream.put(100)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.read(100)
     assert len(stream.arrived()) == 200
     stream.check_order()
 
@@ -150,17 +180,14 @@ def test_the_event_is_the_classic_one(stream, cloud, function):
 
 def test_after_a_kill_it_goes_on_where_it_was(stream, function):
     run = stream.start()
-    stream.put(200)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.read(200)
     stream.put(200)
     function.wait_for(250)
     run.kill()
     before = len(stream.arrived())
     stream.put(50)
     stream.start()
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.wait_done()
     stream.check_order()
     assert len(stream.arrived()) - len(stream.sent) <= before - 200
 
@@ -260,24 +287,19 @@ def test_an_answer_to_another_question_skips_nothing(stream, cloud):
         return Answer(answer.status, json.dumps(told).encode(), answer.headers)
 
     run = stream.start()
-    stream.put(20)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.read(20)
     assert run.stop() == 0
     stream.put(60)
     fault = cloud.fault("dis.get_records", later, when="after", times=2)
     stream.start()
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.wait_done()
     stream.check_order()
     assert fault.hits == 2 and len(stream.arrived()) == 80
 
 
 def test_a_position_out_of_range_goes_to_the_oldest(stream, cloud):
     run = stream.start()
-    stream.put(20)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.read(20)
     run.kill()
     stream.put(20)
     with cloud.changed:
@@ -350,20 +372,27 @@ def test_answers_without_records_are_no_failure(stream, cloud):
 def test_a_stream_that_is_made_again_is_held_up_by_nothing(stream, cloud):
     """What an old list named says nothing of it."""
     run = stream.start()
-    stream.put(60)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.read(60)
+    told = set()  # partitions
+
+    def gone(call, answer):
+        if answer.status != 200:
+            told.add(cursor_of(call)["p"])
+        return answer
+
+    cloud.fault("dis.get_records", gone, when="after", times=1 << 30)
     with cloud.changed:
         del cloud.dis.streams["orders"]
         cloud.dis.checkpoints.clear()
+    wait_until("each partition is told that it is gone", lambda: len(told) == 2)
     wait_until("it is gone", lambda: state_of(run)[0] == "Failed")
     stream.stream = cloud.dis.make_stream("orders", partitions=2)
-    arrived, stream.sent = len(stream.arrived()), []
-    for n in range(3):
+    stream.before, stream.sent = len(stream.arrived()), []
+    for _ in range(3):
         stream.put(4)
-        expected = arrived + 4 * (n + 1)
-        # Each partition is asked for again up to 10 s after it was refused.
-        wait_until("all arrive", lambda expected=expected: len(stream.arrived()) == expected, 15)
+        # Each partition is asked for again up to 10 s after it was refused. What it brings before the list says
+        # that the stream is another one comes again.
+        stream.wait_again(15)
     wait_until("all is well", lambda: state_of(run) == ("Connected", ""))
     wait_until("no lag is left", lambda: run.status()["lag"] == 0)
     since = time.monotonic()
@@ -391,23 +420,6 @@ def test_a_service_that_is_away_is_logged_once(stream, cloud):
     cloud.clear_faults()
     stream.put(16)
     stream.wait_arrived()
-
-
-def remade(stream, cloud, count, told=True):
-    """The stream is deleted and made again, and has so many records before anyone asks for it. Its app stays.
-    told: its description says when it was created."""
-    with cloud.changed:
-        created = stream.stream.created
-        stream.stream = cloud.dis.make_stream("orders", partitions=2)
-        if not told:
-            stream.stream.created = created
-        stream.sent = []
-        stream.put(count)
-
-
-def of_streams(cloud):
-    """What the checkpoints say of the stream that they are of."""
-    return {metadata for _, metadata in cloud.dis.checkpoints.values()}
 
 
 ANEW = (
@@ -455,9 +467,7 @@ def test_an_edit_whose_dead_letters_go_nowhere_is_started(stream, runner, functi
     }
     file.write_text(yaml.safe_dump(edited))
     run.wait_for_output("the files changed. applied=1")
-    stream.put(10)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.read(10)
     assert state_of(run) == ("Connected", "")
     function.behave(status=400)
     stream.put(1)
@@ -467,32 +477,27 @@ def test_an_edit_whose_dead_letters_go_nowhere_is_started(stream, runner, functi
 
 
 @pytest.mark.parametrize("is_read", [True, False], ids=["read", "not read"])
-def test_a_stream_that_is_made_again_and_outgrows_its_positions(stream, cloud, is_read):
+def test_a_stream_that_is_made_again_and_outgrows_its_positions(stream, is_read):
     """By its numbers alone it might be the same one."""
     run = stream.start()
-    stream.put(40)
-    stream.wait_arrived()
-    stream.wait_saved()
-    before = len(stream.arrived())
+    stream.read(40)
     if not is_read:
         run.kill()
-    remade(stream, cloud, 100)
+    stream.make_again(100)
     if not is_read:
         run = stream.start()
-    wait_until("all arrive", lambda: set(stream.arrived()[before:]) == set(stream.sent), 40)
-    created = int(stream.stream.created * 1000)
-    wait_until("all is saved as the new one's", lambda: of_streams(cloud) == {f"created={created} again"})
+    stream.wait_again(40)
+    wait_until("all is saved as the new one's", lambda: stream.said_of() == stream.saying_again())
     stream.wait_saved()
+    assert is_read or len(stream.arrived()) == stream.before + 100
     assert warned(run, "PositionOutOfRange") == 2
     assert re.search(ANEW, run.output)
     assert "RecordsExpired" not in run.output
-    if not is_read:
-        assert len(stream.arrived()) == before + 100
-    before = len(stream.arrived())
     run.kill()
+    stream.before, stream.sent = len(stream.arrived()), []
     run = stream.start()
     stream.put(10)
-    wait_until("the rest arrives", lambda: set(stream.arrived()[before:]) == set(stream.sent[100:]))
+    stream.wait_again()
     assert warned(run, "PositionOutOfRange") == 0
 
 
@@ -500,36 +505,37 @@ def test_a_stream_that_is_made_again_and_outgrows_its_positions(stream, cloud, i
 def test_ids_tell_a_stream_from_the_one_before(stream, cloud, kept):
     """Its numbers are those of other records. They stay the same over a restart, though nothing was saved of
     it but that it was made again, and whether its checkpoints stay or go with the stream."""
+
+    def ids(since=0):
+        return [e["id"] for e in stream.function.events()[since:]]
+
+    def expected(name):
+        return {f"{name}/{p}/{n}" for p, n in stream.sent}
+
     run = stream.start()
-    stream.put(20)
-    stream.wait_arrived()
-    stream.wait_saved()
-    assert {i for _, _, i in stream.ids()} == {f"orders/{p}/{n}" for p, n in stream.sent}
-    before = len(stream.ids())
+    stream.read(20)
+    assert set(ids()) == expected("orders")
     with cloud.changed:
         if not kept:
             cloud.dis.checkpoints.clear()
         cloud.fault("dis.commit_checkpoint", faults.status(503), times=1 << 30, skip=2)
-        remade(stream, cloud, 20)
-    expected = {f"orders@{int(stream.stream.created * 1000)}/{p}/{n}" for p, n in stream.sent}
-    wait_until("all arrive", lambda: len(stream.ids()) >= before + 20, 40)
+        stream.make_again(20)
+    name = f"orders@{int(stream.stream.created * 1000)}"
+    wait_until("all arrive", lambda: set(ids(stream.before)) >= expected(name), 40)
     run.kill()
-    assert of_streams(cloud) == {f"created={int(stream.stream.created * 1000)} again"}
-    again = len(stream.ids())
+    assert stream.said_of() == stream.saying_again()
+    again = len(ids())
     cloud.clear_faults()
     stream.start()
-    wait_until("all arrive again", lambda: len(stream.ids()) >= again + 20)
+    wait_until("all arrive again", lambda: set(ids(again)) >= expected(name))
     stream.wait_saved()
-    assert {i for _, _, i in stream.ids()[before:again]} == expected
-    assert {i for _, _, i in stream.ids()[again:]} == expected
+    assert set(ids(stream.before)) == expected(name)
 
 
 def test_a_checkpoint_of_an_earlier_version_is_read_on(stream, cloud):
     """It does not say which stream it is of."""
     run = stream.start()
-    stream.put(40)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.read(40)
     run.kill()
     with cloud.changed:
         cloud.dis.checkpoints = {k: (number, "") for k, (number, _) in cloud.dis.checkpoints.items()}
@@ -540,48 +546,42 @@ def test_a_checkpoint_of_an_earlier_version_is_read_on(stream, cloud):
     assert warned(run, "PositionOutOfRange") == 0
 
 
-def test_a_stream_that_is_made_again_is_read_from_its_oldest_record(stream, cloud, function):
+def test_a_stream_that_is_made_again_is_read_from_its_oldest_record(stream, cloud):
     """Behind a position beyond its end nothing would come, and what comes first would be passed over."""
     run = stream.start()
-    stream.put(60)
-    stream.wait_arrived()
-    stream.wait_saved()
-    before = len(stream.arrived())
+    stream.read(60)
     since = time.monotonic()
-    remade(stream, cloud, 20, told=False)
+    stream.make_again(20, told=False)
     wait_until("the list came again", lambda: listed_since(cloud, since), 30)
-    wait_until("what is to come is lag", lambda: run.status()["lag"] > 0 or len(stream.arrived()) > before)
-    wait_until("all arrive", lambda: set(stream.arrived()[before:]) == set(stream.sent), 15)
+    wait_until(
+        "what is to come is lag", lambda: run.status()["lag"] > 0 or len(stream.arrived()) > stream.before
+    )
+    stream.wait_again(15)
     stream.put(20)
-    wait_until("all arrive", lambda: set(stream.arrived()[before:]) == set(stream.sent))
+    stream.wait_again()
     stream.wait_saved()
     wait_until("no lag is left", lambda: run.status()["lag"] == 0)
-    assert len(stream.arrived()) == before + 40
+    assert len(stream.arrived()) == stream.before + 40
     assert re.search(r"its position \d+ lies beyond the end of the stream, \d+", run.output)
     assert warned(run, "PositionOutOfRange") == 2  # of each partition; they may share a line of the log
 
 
-def test_a_stream_that_is_made_again_while_nobody_reads_it(stream, cloud):
+def test_a_stream_that_is_made_again_while_nobody_reads_it(stream):
     run = stream.start()
-    stream.put(60)
-    stream.wait_arrived()
-    stream.wait_saved()
-    before = len(stream.arrived())
+    stream.read(60)
     run.kill()
-    remade(stream, cloud, 20, told=False)
+    stream.make_again(20, told=False)
     run = stream.start()
-    wait_until("all arrive", lambda: set(stream.arrived()[before:]) == set(stream.sent))
+    stream.wait_again()
     stream.wait_saved()
-    assert len(stream.arrived()) == before + 20
+    assert len(stream.arrived()) == stream.before + 20
     assert warned(run, "PositionOutOfRange") == 2
 
 
 def test_a_list_that_is_behind_once_makes_nothing_come_again(stream, cloud):
     """A replica of the service that lags is no stream that was made again."""
     run = stream.start()
-    stream.put(60)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.read(60)
     since = time.monotonic()
     cloud.fault("dis.show_stream", behind, when="after", times=1)
     wait_until("it was asked twice", lambda: listings_since(cloud, since) >= 3, 50)
@@ -663,7 +663,7 @@ def test_serial_waits_until_what_was_fetched_is_saved(stream, function, cloud, s
     ahead = []  # of records asked for, how many before them were not saved
 
     def watch(call, answer):
-        cursor = json.loads(base64.urlsafe_b64decode(call.query["partition-cursor"]))
+        cursor = cursor_of(call)
         partition = stream.stream.partitions[cursor["p"]]
         saved = cloud.dis.checkpoints.get(("sluice_test_orders", "orders", partition.id), (0, ""))[0]
         ahead.append(cursor["n"] - saved)
@@ -692,16 +692,14 @@ def test_at_a_timestamp(stream, cloud):
     stream.put(40)
     at = {"startPosition": "AtTimestamp", "startTimestamp": rfc3339(since)}
     stream.start(**at).wait_for_output("state=Connected")
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.wait_done()
     assert not set(stream.arrived()) & set(missed) and len(stream.arrived()) == 40
 
 
 def test_at_a_timestamp_before_the_retention_is_the_oldest_record(stream, cloud):
     stream.put(40)
     run = stream.start(startPosition="AtTimestamp", startTimestamp=rfc3339(cloud.now() - 30 * 86400))
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.wait_done()
     assert len(stream.arrived()) == 40 and run.alive()
     stream.check_order()
 
@@ -712,8 +710,7 @@ def test_at_a_sequence_number_of_each_partition(stream):
     stream.sent = [(p, n) for p, n in stream.sent if n >= 7]
     at = {"startPosition": "AtSequenceNumber", "startSequenceNumber": 7}
     run = stream.start(**at)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.wait_done()
     assert sorted(stream.arrived()) == sorted(stream.sent)
     assert run.stop() == 0
     stream.put(20)
@@ -725,9 +722,7 @@ def test_at_a_sequence_number_of_each_partition(stream):
 def test_a_partition_that_expired_comes_back_under_its_id(stream, cloud):
     """First all of it was read; then some of it expired unread."""
     run = stream.start()
-    stream.put(40)
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.read(40)
     for number in range(2):
         stream.rescale(1)
         last = stream.stream.partitions[1]
@@ -751,8 +746,7 @@ def test_a_partition_that_expired_comes_back_under_its_id(stream, cloud):
             stream.sent = list(dict.fromkeys(stream.arrived()))
             stream.put(40)
             run = stream.start()
-        stream.wait_arrived()
-        stream.wait_saved()
+        stream.wait_done()
     run.wait_for_output("PositionOutOfRange")
     stream.check_order()
     assert len(stream.arrived()) == len(set(stream.arrived())) == len(stream.sent)
@@ -777,14 +771,12 @@ def test_partitions_may_have_short_names(stream, cloud):
     cloud.dis.short_ids = True
     stream.put(40)
     run = stream.start()
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.wait_done()
     assert run.stop() == 0
     cloud.dis.short_ids = False
     stream.rescale(3)
     stream.put(40)
     stream.start()
-    stream.wait_arrived()
-    stream.wait_saved()
+    stream.wait_done()
     stream.check_order()
     assert len(stream.arrived()) == 80

@@ -4,6 +4,7 @@ import time
 
 import pytest
 from harness.process import wait_until
+from harness.sluice import trigger
 from test_dis import Stream
 
 
@@ -119,8 +120,6 @@ def edit(reader, before, after):
 
 def test_what_keeps_its_positions_in_the_state_is_run_once(stream, runner, function):
     """Only what is shared may be run twice."""
-    from harness.sluice import trigger
-
     tick = trigger("tick", {"timer": {"schedule": "@every 1s"}}, function.uri)
     first = runner.start(tick, name="first")
     first.wait_for_output("state=Connected")

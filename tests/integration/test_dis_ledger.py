@@ -1,7 +1,6 @@
 """What was put into a stream, what arrived, and how often: while it is rescaled, with faults of each kind before and after calls have their effect, the program killed and stopped, keys rotated and
 clocks that disagree. LEDGER=50000 in the environment makes it long."""
 
-import base64
 import collections
 import json
 import os
@@ -11,7 +10,7 @@ import time
 
 from cloud import faults
 from harness.process import wait_until
-from test_dis import Stream
+from test_dis import Stream, cursor_of, records_of
 
 RECORDS = int(os.environ.get("LEDGER", 3000))
 LONG = RECORDS >= 20000
@@ -48,8 +47,8 @@ class again:
         self.before = {}
 
     def __call__(self, call, answer):
-        cursor = json.loads(base64.urlsafe_b64decode(call.query["partition-cursor"]))
-        old, self.before[cursor["p"]] = self.before.get(cursor["p"]), answer
+        at = cursor_of(call)["p"]
+        old, self.before[at] = self.before.get(at), answer
         return old or answer
 
 
@@ -66,12 +65,9 @@ class Arrivals:
         with self.lock:
             while page := json.loads(self.function.ask(f"/-/events?after={self.number}"))["events"]:
                 self.number = page[-1]["number"]
-                for event in (json.loads(e["body"]) for e in page if e["status"] == 200):
-                    came = [
-                        (event["ShardID"], int(r["sequence_number"])) for r in event["Message"]["records"]
-                    ]
-                    self.all += came
-                    self.distinct |= dict.fromkeys(came)
+                came = [r for e in page if e["status"] == 200 for r in records_of(e)]
+                self.all += came
+                self.distinct |= dict.fromkeys(came)
             return len(self.all)
 
     def partitions(self):
@@ -120,8 +116,8 @@ class Ledger:
     def kill(self):
         """What was in flight, settled since the last commit, or came between the question and the end, may come again."""
         with self.producer.lock:
-            before = {name: number for name, _, number in self.run.metrics()}
             seen = self.arrivals.look()
+            before = {name: number for name, _, number in self.run.metrics()}
             self.run.kill()
             after = self.arrivals.look()
         assert before["sluice_records_unsaved"] >= 0

@@ -211,15 +211,7 @@ def test_the_newer_shape_passes_and_what_is_not_functiongraphs_goes(runner, secr
 
 
 def test_a_key_has_its_order_and_others_do_not_wait(runner, secrets, sink):
-    gate, entered = threading.Event(), threading.Event()
-
-    def answer(request):
-        if b'"key":"slow"' in request.body:
-            entered.set()
-            gate.wait(3)
-        return 200
-
-    sink.answer = answer
+    gate = sink.hold(b'"key":"slow"', 3)
     w = Worker(runner, secrets, sink)
     first = threading.Thread(target=w.post, args=({"Records": [record("slow", sequencer="1")]},))
     second = threading.Thread(
@@ -227,12 +219,12 @@ def test_a_key_has_its_order_and_others_do_not_wait(runner, secrets, sink):
         args=({"Records": [record("slow", "ObjectRemoved:Delete", sequencer="2"), record("third")]},),
     )
     first.start()
-    wait_until("the first call", entered.is_set)
+    wait_until("the first call", gate.entered.is_set)
     assert w.post({"Records": [record("other")]}) == 200
     second.start()
     assert w.post({"Records": [record("another")]}) == 200
     assert changes(sink) == [("ObjectCreated:Put", "other"), ("ObjectCreated:Put", "another")]
-    gate.set()
+    gate.opened.set()
     first.join()
     second.join()
     assert changes(sink)[2:] == [
@@ -244,15 +236,7 @@ def test_a_key_has_its_order_and_others_do_not_wait(runner, secrets, sink):
 
 def test_an_edit_refuses_nobody_and_delivers_nothing_twice(runner, secrets, sink):
     """What the one before the edit still delivers is known to the one after it: its ids, and the order of its keys."""
-    gate, entered = threading.Event(), threading.Event()
-
-    def answer(request):
-        if b'"key":"slow"' in request.body:
-            entered.set()
-            gate.wait(20)
-        return 200
-
-    sink.answer = answer
+    gate = sink.hold(b'"key":"slow"', 20)
     w = Worker(runner, secrets, sink)
     posts = []
 
@@ -260,7 +244,7 @@ def test_an_edit_refuses_nobody_and_delivers_nothing_twice(runner, secrets, sink
         posts.append(Later(lambda: w.post({"Records": list(records)})))
 
     post(record("slow", sequencer="1"))
-    wait_until("the first call", entered.is_set)
+    wait_until("the first call", gate.entered.is_set)
     files = runner.directory / "run.yaml"
     spec = yaml.safe_load(files.read_text())
     for edits in (0, 1):
@@ -272,7 +256,7 @@ def test_an_edit_refuses_nobody_and_delivers_nothing_twice(runner, secrets, sink
     post(record("slow", "ObjectRemoved:Delete", sequencer="2"))
     assert w.post({"Records": [record("another")]}) == 200
     assert "slow" not in [key for _, key in changes(sink)]
-    gate.set()
+    gate.opened.set()
     assert [p.get() for p in posts] == [200, 200, 200]
     told = [c for c in changes(sink) if c[1] == "slow"]
     assert told == [("ObjectCreated:Put", "slow"), ("ObjectRemoved:Delete", "slow")]

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import threading
 import time
 
 import pytest
@@ -256,15 +255,7 @@ def test_an_edit_leaves_nothing_behind(runner, smn, sink):
 
 def test_an_edit_in_place_goes_on_at_once(runner, smn, sink):
     """A message that is under way is not delivered twice, no sender is refused, and one of the two keeps the subscription."""
-    gate, entered = threading.Event(), threading.Event()
-
-    def answer(request):
-        if b"slow" in request.body:
-            entered.set()
-            gate.wait(20)
-        return 200
-
-    sink.answer = answer
+    gate = sink.hold(b"slow", 20)
     port = free_port()
     first = Managed(runner, smn, sink, port)
     first.run.wait_for_output(r"source.*state=Connected", 20)
@@ -278,7 +269,7 @@ def test_an_edit_in_place_goes_on_at_once(runner, smn, sink):
             return connection.getresponse().status
 
     calls = [Later(post)]
-    wait_until("it is under way", entered.is_set)
+    wait_until("it is under way", gate.entered.is_set)
     elsewhere = f"http://localhost:{port}/test/topic"
     first.source["smn"]["subscription"]["endpoint"] = elsewhere
     files = runner.directory / "run.yaml"
@@ -286,7 +277,7 @@ def test_an_edit_in_place_goes_on_at_once(runner, smn, sink):
     first.run.wait_for_output('msg="the files changed" applied=1', 20)
     calls.append(Later(post))
     assert smn.send({"endpoint": elsewhere, "subscription_urn": urn}, smn.notification("other")) == 200
-    gate.set()
+    gate.opened.set()
     assert [c.get() for c in calls] == [200, 200]
     wait_until(
         "the edit's subscription is the only one",

@@ -2,17 +2,21 @@
 
 #include "source/dis/stream.h"
 
-/* A stream that was deleted and made again under the same name: its numbers begin anew, and a position in the
- * one before is none in it, even where it has a record of that number. Which one a position is of tells the
- * time when the stream was created, as it is described: that is saved with each checkpoint, in its metadata,
- * and follows the number in the marks of those that came later ("20/1767225600000"). Once a stream was made
- * again the metadata say that, too ("created=1767225600000 again"), and the ids of its records the time.
- * Where the service does not tell it, or an earlier version has saved the checkpoint, a position that lies
- * beyond the end does. */
+/* Detects that a stream was deleted and created again under the same name. The new stream numbers its records
+ * from 0, so a checkpoint of the old stream is meaningless, even if the new one has a record of that number.
+ *
+ * A stream is identified by its creation time, as the service describes it. Each checkpoint stores that time
+ * in its metadata ("created=1767225600000"). If a stream is recreated while it is read, the marks of the new
+ * stream's records carry its creation time behind the number ("20/1767225660500"). Once a stream was
+ * recreated, the metadata also say so ("created=1767225660500 again"), and the ids of its records contain the
+ * creation time, since STREAM/PARTITION/NUMBER would repeat ids of the old stream.
+ *
+ * If the service does not tell the creation time, or the checkpoint does not (an earlier version saved it), a
+ * position beyond the end of the stream is the only evidence. */
 
 static const char CREATED[] = "created=", AGAIN[] = " again";
-/* By so many lists in a row it is no mistake of a replica that is behind, or of a service that makes the time
- * up. */
+/* So many descriptions in a row must agree: a single one may come from a replica that lags behind, or from a
+ * service that reports a different time with each answer. */
 enum { PROVEN = 2 };
 static const usec ASK_AGAIN = 2 * USEC_SEC;
 
@@ -77,8 +81,8 @@ void dis_look_again(struct dis *d, struct partition *at)
         at->another = d->created && d->created != at->of;
 }
 
-/* A list that was asked for before it got there does not know, nor does one without a range; and one that was
- * read elsewhere, or is about to be, stands nowhere. */
+/* Ignores descriptions that say nothing about the position: those requested before it was reached, those
+ * without a range, and those of partitions that have no position or are being reset. */
 void dis_look_beyond(struct dis *d, struct partition *at, bool has_range)
 {
         if (!at->added || at->at < 0 || at->reset || !has_range || at->described_at <= at->stands_since)
@@ -87,7 +91,7 @@ void dis_look_beyond(struct dis *d, struct partition *at, bool has_range)
                 at->beyond = 0;
                 return;
         }
-        if (++at->beyond < PROVEN) /* a replica that is behind has caught up by then */
+        if (++at->beyond < PROVEN) /* time for a lagging replica to catch up */
                 poller_discover_by(&d->poller, now_of(&d->poller) + ASK_AGAIN);
 }
 
@@ -105,9 +109,9 @@ void dis_start_over(const struct dis *d, struct partition *at, const char *why)
         cursor_drop(at);
 }
 
-/* A partition without a position has read nothing of the stream before, but may have a cursor of it. One that
- * has read some saves first that the stream was made again: the ids that it gives from now on depend on it,
- * and must be the same after a restart. */
+/* If records of the old stream were read, the checkpoint of the new one is saved before anything is read of
+ * it: the ids depend on what the checkpoint says, and must be the same after a restart. Otherwise there is
+ * only a cursor of the old stream to drop. */
 static void leave_stream(const struct dis *d, struct partition *at)
 {
         BUF_AT_END struct buf why = BUF_INIT(1024);

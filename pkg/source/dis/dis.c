@@ -5,10 +5,10 @@
 #include "source/dis/records.h"
 
 enum { PAGE_MOST = 64 << 20 };
-enum { EMPTY_MOST = 3 }; /* answers without records where there are some, before that is a failure */
-/* How long it waits where nothing came, and at most, where nothing came the times before, either. */
+enum { EMPTY_MOST = 3 }; /* empty responses in a row, although there are records, before that is reported */
+/* The pause after an empty response, and its maximum when more of them follow. */
 static const usec POLL_FIRST = USEC_SEC, POLL_IDLE = 3 * USEC_SEC;
-/* A cursor is good for 300 s; a new partition is to be found within 30 s. */
+/* Cursors expire after 300 s. New partitions must be discovered within 30 s. */
 static const usec CURSOR_LIFE = 270 * USEC_SEC, DISCOVERY = 20 * USEC_SEC;
 
 /* ---- requests ----------------------------------------------------------- */
@@ -133,7 +133,8 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
 
 /* ---- answers ------------------------------------------------------------ */
 
-/* It is read no more, until the list has more of it; why is all there is to say if none is left. */
+/* Stops reading a partition until the list shows it readable again. The reason is shown in the status if no
+ * other partition is left. */
 static void partition_over(const struct dis *d, const struct partition *at, const char *code, const char *why)
 {
         char text[256];
@@ -153,7 +154,8 @@ static void mark_number(struct poller *p, int64_t number)
         poller_mark(p, str_of(text));
 }
 
-/* Where a partition begins that has no checkpoint; with Latest it is a new one (first.c). */
+/* The start of a partition without a checkpoint. With Latest this is a new partition, since the first start
+ * saves checkpoints for all that existed then (first.c). */
 static enum poller_step begin(struct dis *d, struct partition *at)
 {
         int start = at->late ? DIS_TRIM_HORIZON : d->spec->start;
@@ -182,11 +184,11 @@ static const struct json_member cursor_members[] = {
 };
 static const struct json_object cursor_object = JSON_OBJECT("the answer", cursor_members);
 
-/* All is known of the checkpoint. */
+/* The checkpoint is loaded, and its stream identified as far as possible. */
 static enum poller_step begin_there(struct dis *d, struct partition *at)
 {
         dis_look_again(d, at);
-        if (at->at > at->newest) /* the list is older, or the position of another stream: which one? */
+        if (at->at > at->newest) /* an outdated list, or the position of another stream: list again */
                 poller_discover_by(&d->poller, now_of(&d->poller));
         if (at->at < 0)
                 return begin(d, at);
@@ -194,8 +196,8 @@ static enum poller_step begin_there(struct dis *d, struct partition *at)
         return POLLER_DONE;
 }
 
-/* The stream, since its list named another time than the checkpoint: unless that is confirmed, it is unknown.
- */
+/* A second description, requested because the list's creation time differs from the checkpoint's. If the two
+ * descriptions disagree, the time counts as unknown. */
 static enum poller_step described_again(struct dis *d, struct partition *at, struct str body,
                                         struct error *err)
 {
@@ -224,7 +226,7 @@ static enum poller_step loaded(struct dis *d, struct partition *at, struct str b
         at->of = at->first_of = created ? created : d->created;
         at->reset = false;
         if (created && d->created && created != d->created && !d->proven) {
-                at->load = LOAD_STREAM; /* nothing is read before that is believed, or not */
+                at->load = LOAD_STREAM; /* confirm the creation time before anything is read */
                 return POLLER_AGAIN;
         }
         return begin_there(d, at);
@@ -247,8 +249,8 @@ static enum poller_step cursor_got(struct dis *d, struct partition *at, const st
         return POLLER_AGAIN;
 }
 
-/* What stood between the position and the oldest record is gone; or the stream was made again, and what the
- * list said was of the one before. */
+/* Reading resumed at the oldest record. If that lies beyond the position, the records between are lost. If it
+ * lies before it, the stream was recreated, and the range in the list is outdated. */
 static void reset_over(const struct dis *d, struct partition *at, int64_t first)
 {
         if (first < at->at && at->newest >= at->at)
@@ -260,16 +262,17 @@ static void reset_over(const struct dis *d, struct partition *at, int64_t first)
         at->reset = false;
 }
 
-/* Numbers follow one another, and what is too old is refused: an answer that begins beyond where it stands is
- * that to another question. Only if it comes again, to a cursor from where it stands, is there nothing
- * between. */
+/* Sequence numbers are consecutive, and the service refuses cursors of expired records. So a response that
+ * starts beyond the position is probably the response to another request. It is accepted only if a fresh
+ * cursor at the position brings the same one. */
 static bool is_ahead(const struct partition *at, const struct dis_records *got)
 {
         return at->at >= 0 && !at->reset && got->first > at->at && got->first != at->ahead;
 }
 
-/* Where it stands there is a record, by a list that was asked for after it had none to give: either it is too
- * large, or the service gives empty answers for some other reason, as it may. */
+/* Counts empty responses while a list, requested after the first of them, shows records at the position.
+ * Usually the next record exceeds maxFetchBytes; the service may also return empty responses for reasons of
+ * its own. */
 static bool is_held_up(const struct dis *d, struct partition *at, const struct dis_records *got)
 {
         int64_t from = at->at >= 0 && !at->reset ? at->at : at->by_time ? INT64_MAX : at->oldest;
@@ -286,7 +289,8 @@ static bool is_held_up(const struct dis *d, struct partition *at, const struct d
         return at->empty >= EMPTY_MOST;
 }
 
-/* Each counts. What had no number may have been the network's fault, until it came a second time. */
+/* The counters count records. Records without a number get here only in the second response that has them:
+ * the first one is retried. */
 static void warn_of_malformed(const struct dis *d, struct partition *at, const struct dis_records *got)
 {
         reader_warn_of(d->poller.reader, got->malformed, "RecordsMalformed",
@@ -323,7 +327,7 @@ static void held_up_over(struct dis *d, struct partition *at)
         at->held_up = false;
         if (d->held != at)
                 return;
-        d->held = NULL; /* another one that is held up says so when it is read next */
+        d->held = NULL; /* if another partition is held up as well, its next response says so */
         reader_remark(d->poller.reader, SOURCE_CONNECTED, NULL);
 }
 
@@ -363,19 +367,19 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
         if (got.last >= 0)
                 stand_at(d, at, got.last + 1);
         buf_reset(&at->cursor);
-        if (!got.repeated) /* an answer that stands elsewhere has a cursor from there */
+        if (!got.repeated) /* the cursor of a response that repeats records may point to an older position */
                 buf_str(&at->cursor, got.cursor);
         at->since = now_of(&d->poller);
         tell_lag(d, at);
         reader_remark(d->poller.reader, SOURCE_CONNECTING, NULL);
-        if (!got.cursor.p && !got.repeated) { /* until it is described again */
+        if (!got.cursor.p && !got.repeated) { /* the end, until a list shows more */
                 at->end = at->at >= 0 ? at->at : at->newest;
                 partition_over(d, at, "", "its cursor is null, as at the end");
         }
         return POLLER_DONE;
 }
 
-/* Was it the app that was asked for, and no checkpoint? */
+/* Was the call that succeeded the app's creation, rather than the checkpoint's? */
 static bool app_made(struct partition *at)
 {
         bool made = at->make_app;
@@ -409,7 +413,7 @@ static bool is(const struct cloud_error *refusal, const char *code)
         return string_equal(refusal->code, code);
 }
 
-/* The partition has expired, or is none of the stream: until it is described as another. */
+/* The partition has expired, or does not exist in the stream; a later list may bring it back. */
 static bool is_gone(const struct cloud_error *r)
 {
         return is(r, "DIS.4319") || is(r, "DIS.4302") || is(r, "DIS.4201");
@@ -442,7 +446,7 @@ static enum poller_step fetch_refused(struct dis *d, struct partition *at, const
         if (r->verdict == CLOUD_RETRY || r->verdict == CLOUD_THROTTLE)
                 return POLLER_FAILED;
         if (at->unsaid && (is(r, "DIS.4332") || dis_cannot_be_saved(r))) {
-                at->unsaid = false; /* the next checkpoint says it */
+                at->unsaid = false; /* go on: the next regular checkpoint will say it */
                 return POLLER_AGAIN;
         }
         cursor_drop(at);
@@ -472,7 +476,7 @@ static enum poller_step save_refused(struct dis *d, struct partition *at, const 
         }
         if (!dis_cannot_be_saved(r))
                 return POLLER_FAILED;
-        /* It can never be saved: the next one may. */
+        /* A retry can't help; a later checkpoint may succeed. */
         reader_warn(d->poller.reader, "CheckpointRefused", "the checkpoint of partition %s is not taken: %s",
                     at->name, r->words);
         return POLLER_DONE;

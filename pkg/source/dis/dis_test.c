@@ -1,4 +1,4 @@
-/* The source itself, so that its partitions can be made by hand. */
+/* Includes the source files, so that partitions can be built by hand. */
 #include "source/dis/dis.c"
 #include "source/dis/list.c"
 #include "tests/sim/memory.h"
@@ -74,21 +74,21 @@ static void records_are_read_once_and_in_order(void **state)
                          2);
         assert_int_equal(b->at.at, 6);
         assert_string_equal(b->at.cursor.p, "next");
-        /* One that is known comes again: it is left out, and its cursor is not trusted. */
+        /* A duplicate is skipped, and the cursor of such a response is not used. */
         assert_int_equal(fetch(b,
                                "{\"next_partition_cursor\":\"old\",\"records\":[{\"data\":\"Yg==\","
                                "\"sequence_number\":\"5\"},{\"data\":\"Yw==\",\"sequence_number\":\"6\"}]}"),
                          1);
         assert_int_equal(b->at.at, 7);
         assert_int_equal(b->at.cursor.n, 0);
-        /* The end: until it is described again. */
+        /* A null cursor ends the partition, until a list shows more. */
         assert_int_equal(fetch(b, "{\"next_partition_cursor\":null,\"records\":[]}"), 0);
         assert_int_equal(b->at.end, 7);
 }
 
 #define PLAIN(number) "{\"data\":\"YQ==\",\"sequence_number\":\"" number "\"}"
 
-/* What comes late in an answer must not pass for what was delivered. */
+/* A record that is out of order must not be mistaken for a duplicate. */
 static void an_answer_out_of_order_is_refused(void **state)
 {
         struct bench *b = *state;
@@ -97,13 +97,13 @@ static void an_answer_out_of_order_is_refused(void **state)
         assert_int_equal(b->at.at, -1);
         assert_int_equal(fetch(b, "{\"records\":[" PLAIN("0") "," PLAIN("2") "," PLAIN("1") "]}"), -1);
         assert_int_equal(b->at.at, -1);
-        /* Twice the same is none of it, nor what lies before the answer. */
+        /* Real duplicates are fine: the same number twice, or one below the position. */
         assert_int_equal(fetch(b, "{\"records\":[" PLAIN("3") "," PLAIN("4") "," PLAIN("3") "]}"), 2);
         assert_int_equal(fetch(b, "{\"records\":[" PLAIN("5") "," PLAIN("2") "," PLAIN("6") "]}"), 2);
         assert_int_equal(b->at.at, 7);
 }
 
-/* The answer to another question would skip what lies between. */
+/* It may be the response to another request, and would skip the records between. */
 static void an_answer_from_further_on_is_not_taken_at_once(void **state)
 {
         static const char nine[] = "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":9}],"
@@ -113,13 +113,13 @@ static void an_answer_from_further_on_is_not_taken_at_once(void **state)
         b->at.at = 5;
         buf_text(&b->at.cursor, "here");
         assert_int_equal(fetch(b, nine), -1);
-        assert_int_equal(b->at.cursor.n, 0); /* one from where it stands is asked for */
+        assert_int_equal(b->at.cursor.n, 0); /* a new one, at the position, will be requested */
         assert_int_equal(b->at.at, 5);
         assert_int_equal(fetch(b, "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":5}],"
                                   "\"next_partition_cursor\":\"next\"}"),
                          1);
         assert_int_equal(fetch(b, nine), -1);
-        assert_int_equal(fetch(b, nine), 1); /* there is nothing between */
+        assert_int_equal(fetch(b, nine), 1); /* so there are no records between */
         assert_int_equal(b->at.at, 10);
 }
 
@@ -137,7 +137,7 @@ static void show(const struct record *r)
         shown++;
 }
 
-/* All of an answer's records are there as they are, or it has failed and is asked for again. */
+/* Either all records of a response are intact, or the response fails and is requested again. */
 static void without_memory_no_record_becomes_another(void **state)
 {
         const struct str answer = STR(
@@ -214,7 +214,7 @@ static void records_say_what_they_say(void **state)
         }
 }
 
-/* describe's inverse; what is left out gets likely values. */
+/* The inverse of describe; missing members get plausible values. */
 static void samples_are_what_the_document_says(void **state UNUSED)
 {
         static const struct {
@@ -282,7 +282,7 @@ static void what_can_not_be_read_is_refused(void **state)
         assert_int_equal(((struct bench *)*state)->at.at, -1);
 }
 
-/* What an answer's first record says, as a filter sees it, and what was told. */
+/* Reads a response that starts with this record: how a filter sees it, and the warning. */
 static int64_t read_told(struct bench *b, const char *record, struct buf *seen, struct notice *notice)
 {
         const struct reader_config config = { .page_bytes = 1 << 20 };
@@ -316,7 +316,7 @@ static int64_t read_told(struct bench *b, const char *record, struct buf *seen, 
 #define DATA(data) "{\"sequence_number\":\"7\"" data "}"
 #define TOLD(key, data) "{\"partitionKey\":" key ",\"sequenceNumber\":\"7\",\"data\":" data "}"
 
-/* What is malformed is delivered as it stands, and told; the partition goes on. */
+/* Malformed data is delivered unchanged, with a warning, and the partition goes on. */
 static void a_malformed_record_holds_nothing_up(void **state)
 {
         static const char malformed[] = "RecordsMalformed";
@@ -354,7 +354,7 @@ static void a_malformed_record_holds_nothing_up(void **state)
         }
 }
 
-/* Nobody knows where it belongs. It may be whole when it is asked for again; then it is passed over. */
+/* The response is retried once, since it may have been damaged on the way; then the record is skipped. */
 static void a_record_without_a_number_is_passed_over_the_second_time(void **state)
 {
         static const char *const all[] = { "{}",
@@ -381,7 +381,7 @@ static void a_record_without_a_number_is_passed_over_the_second_time(void **stat
                         cursor_drop(&b->at);
                         buf_text(&b->at.cursor, "old");
                         b->at.at = 7;
-                        b->at.ahead = 8; /* there is nothing between, either */
+                        b->at.ahead = 8; /* the second check, for gaps, has passed */
                         if (read_told(b, all[i], &seen, &notice) != (is_first ? -1 : 1))
                                 fail_msg("%s", all[i]);
                         assert_int_equal(b->at.at, is_first ? 7 : 9);
@@ -392,7 +392,7 @@ static void a_record_without_a_number_is_passed_over_the_second_time(void **stat
         }
 }
 
-/* So many answers without records; each second there is one, by the reader's clock. */
+/* Handles n empty responses, one each second. */
 static void empty_answers(struct bench *b, int n, usec *now)
 {
         static const char none[] = "{\"records\":[],\"next_partition_cursor\":\"c\"}";
@@ -415,7 +415,7 @@ static void empty_answers(struct bench *b, int n, usec *now)
         }
 }
 
-/* Held up by a record that is too large, or by whatever makes a service answer so: both look the same. */
+/* A record that is too large can't be told from other causes of empty responses. */
 static void what_does_not_come_is_said_and_no_failure(void **state)
 {
         const struct reader_config config = { .page_bytes = 1 << 20, .poll_min = 1, .poll_max = 1 };
@@ -432,7 +432,7 @@ static void what_does_not_come_is_said_and_no_failure(void **state)
         assert_int_equal(reader_add(reader, STR("0"), &b->at, &b->at.track, &err), 0);
         b->d.poller.reader = reader;
         b->at.at = 7;
-        b->at.newest = 30; /* by a list that is older than what was read: perhaps of another stream */
+        b->at.newest = 30; /* in a list older than the last record: it may describe another stream */
         b->at.described_at = USEC_HOUR - 1;
         empty_answers(b, 9, &now);
         assert_false(reader_warned(reader, &notice));
@@ -453,7 +453,7 @@ static void what_does_not_come_is_said_and_no_failure(void **state)
                 "the list names records up to 8: perhaps one is larger than maxFetchBytes (1024); "
                 "then raise it");
         assert_ptr_equal(b->d.held, &b->at);
-        /* Something comes: it is over. */
+        /* A record arrives: it is over. */
         assert_int_equal(fetch(b, "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":\"7\"}],"
                                   "\"next_partition_cursor\":\"next\"}"),
                          1);
@@ -578,7 +578,7 @@ static void a_partition_without_a_checkpoint_begins_as_told(void **state)
         "{\"partition_consuming_states\":[{\"partition_id\":0,\"sequence_number\":" a                        \
         "},{\"partition_id\":\"shardId-0000000001\",\"sequence_number\":\"" b "\"}]}"
 
-/* A conversation: what is asked must hold the words, and is answered so. status 200, or a refusal's code. */
+/* One step of a conversation: what the request must contain, and the response, or the code of a refusal. */
 struct exchange {
         const char *asked, *answer, *code;
 };
@@ -683,7 +683,7 @@ static void lists_are_read_as_they_come(void **state)
         close_first(b);
 }
 
-/* One list, a second after what was before it. */
+/* Reads a list, one second later. */
 static void list_at_once(struct bench *b, struct set_clock *set, const char *answer)
 {
         const struct exchange e = { "dis-swtest?limit_partitions", answer, NULL };
@@ -692,7 +692,7 @@ static void list_at_once(struct bench *b, struct set_clock *set, const char *ans
         assert_int_equal(talk(b, &e, 1), POLLER_DONE);
 }
 
-/* The question that is asked next, by its query or body; the warning that went with it, if any; "": some. */
+/* Checks the next FETCH request by its query or body, and the warning given with it. NULL: none; "": any. */
 static void ask_of(struct bench *b, struct partition *at, const char *mark, const char *asked,
                    const char *warning)
 {
@@ -735,13 +735,13 @@ static void a_position_beyond_the_end_is_left_once_two_lists_say_so(void **state
         list_at_once(b, &set, ONE("[0 : 7]"));
         at = b->d.partitions;
         assert_int_equal(load_of(b, at, "{\"sequence_number\":\"19\"}", "19"), POLLER_DONE);
-        /* that list is older than the position: another is asked for, at once */
+        /* the list is older than the position: list again at once */
         assert_int_equal(b->d.poller.discover_by, set.monotonic);
         assert_int_equal(at->beyond, 0);
         ask_of(b, at, "19", cursor, NULL);
         assert_int_equal(fetch_of(b, at, RECORD("19")), 1);
         ask_of(b, at, "20", records, NULL);
-        /* one asked for before that record was read */
+        /* a list that was requested before that record was read */
         b->d.poller.discover_by = 0;
         set.monotonic -= 2 * USEC_SEC;
         list_at_once(b, &set, ONE("[0 : 7]"));
@@ -749,7 +749,7 @@ static void a_position_beyond_the_end_is_left_once_two_lists_say_so(void **state
         assert_int_equal(at->beyond, 0);
         assert_int_equal(b->d.poller.discover_by, 0);
         assert_int_equal(reader_lag(b->d.poller.reader), 0);
-        /* one alone: of a replica that is behind */
+        /* a single list: it may come from a lagging replica */
         list_at_once(b, &set, ONE("[0 : 7]"));
         assert_int_equal(b->d.poller.discover_by, set.monotonic + 2 * USEC_SEC);
         assert_int_equal(reader_lag(b->d.poller.reader), 7);
@@ -757,11 +757,11 @@ static void a_position_beyond_the_end_is_left_once_two_lists_say_so(void **state
         list_at_once(b, &set, ONE("[0 : 20]"));
         list_at_once(b, &set, ONE("[0 : 7]"));
         ask_of(b, at, "20", records, NULL);
-        /* two, with a record between them */
+        /* two lists, but a record arrived between them */
         assert_int_equal(fetch_of(b, at, RECORD("20")), 1);
         list_at_once(b, &set, ONE("[0 : 7]"));
         ask_of(b, at, "21", records, NULL);
-        /* and two in a row; an answer that is still under way brings the old cursor */
+        /* two in a row; a response that was still in flight brings the old cursor */
         list_at_once(b, &set, ONE("[2 : 7]"));
         assert_int_equal(fetch_of(b, at, "{\"records\":[],\"next_partition_cursor\":\"old\"}"), 0);
         ask_of(b, at, "21", "cursor-type=TRIM_HORIZON",
@@ -774,11 +774,11 @@ static void a_position_beyond_the_end_is_left_once_two_lists_say_so(void **state
         ask_of(b, at, "3", records, NULL);
         list_at_once(b, &set, "{\"partitions\":[{\"partition_id\":\"0\",\"status\":\"ACTIVE\"}]}");
         list_at_once(b, &set, "{\"partitions\":[{\"partition_id\":\"0\",\"status\":\"ACTIVE\"}]}");
-        ask_of(b, at, "3", records, NULL); /* no range is no end */
+        ask_of(b, at, "3", records, NULL); /* a missing range says nothing about the end */
         close_first(b);
 }
 
-/* What is saved of a mark. */
+/* Checks the checkpoint that is saved for a mark. */
 static void expect_saved(struct bench *b, struct partition *at, const char *mark, const char *number,
                          const char *metadata)
 {
@@ -798,19 +798,19 @@ static void expect_saved(struct bench *b, struct partition *at, const char *mark
 
 #define SAYS_AGAIN(time) "\"sequence_number\":\"0\",\"metadata\":\"created=" time " again\""
 
-/* Another stream than the mark is of is read from its oldest record on, once that is saved. */
+/* The stream was recreated: that is saved first, then it is read from its oldest record. */
 static void expect_left(struct bench *b, struct partition *at, const char *mark, const char *saved,
                         const char *warning)
 {
         ask_of(b, at, mark, saved, warning);
-        ask_of(b, at, mark, saved, NULL); /* there was no answer */
+        ask_of(b, at, mark, saved, NULL); /* there was no response: ask again */
         assert_int_equal(fetch_of(b, at, ""), 0);
         ask_of(b, at, mark, "cursor-type=TRIM_HORIZON", NULL);
 }
 
 static char mark_seen[64], id_seen[64];
 
-/* The mark of an answer's record; its id is seen, too. */
+/* Reads a response, and returns the mark of its first record; id_seen gets the id. */
 static const char *mark_of(struct bench *b, struct partition *at, const char *body)
 {
         struct reader_job job = { .kind = READER_FETCH, .own = at, .name = STR("0") };
@@ -861,7 +861,7 @@ static struct partition *open_made_twice(struct bench *b, const char *list)
         return at;
 }
 
-/* The new stream has a record of that number, and more behind it. */
+/* The new stream has a record of that number, and more after it. */
 static void a_position_in_another_stream_is_left(void **state)
 {
         static const char at_number[] = "AT_SEQUENCE_NUMBER&starting-sequence-number=20",
@@ -883,14 +883,14 @@ static void a_position_in_another_stream_is_left(void **state)
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
         assert_int_equal(reader_lag(b->d.poller.reader), 2 * 90);
         expect_left(b, at, "20", SAYS_AGAIN(NEW), anew);
-        /* Nothing comes yet, and what was delivered of the old one is saved as that. */
+        /* No record has arrived yet. Records of the old stream are still saved with its creation time. */
         assert_int_equal(fetch_of(b, at, "{\"records\":[],\"next_partition_cursor\":\"old\"}"), 0);
         ask_of(b, at, "20", "partition-cursor=old", NULL);
         expect_saved(b, at, "20", "20", "created=" OLD);
         assert_string_equal(mark_of(b, at, RECORD("0")), "1/" NEW);
         ask_of(b, at, "1/" NEW, "partition-cursor=old", NULL);
         expect_saved(b, at, "1/" NEW, "1", "created=" NEW " again");
-        /* The answer was given up, and the old mark is what there is. */
+        /* The response was dropped, so the job still has the old mark. */
         ask_of(b, at, "20", oldest, NULL);
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 90]"));
         cursor_drop(at);
@@ -902,7 +902,7 @@ static void a_checkpoint_says_which_stream_it_is_of(void **state)
 {
         static const struct {
                 const char *listed, *saved, *why, *metadata;
-                const char *described; /* once more, before anything is read */
+                const char *described; /* a second description, requested before anything is read */
         } all[] = {
                 { MADE_AT(OLD, "[0 : 90]"), "created=" OLD, NULL, "created=" OLD, NULL },
                 { MADE_AT(NEW, "[0 : 90]"), "created=" OLD, anew, "created=" OLD, MADE_AT(NEW, "[0 : 90]") },
@@ -912,7 +912,7 @@ static void a_checkpoint_says_which_stream_it_is_of(void **state)
                   MADE_AT(NEW, "[0 : 90]") },
                 /* the list is older than the checkpoint */
                 { MADE_AT(OLD, "[0 : 90]"), "created=" NEW, NULL, "created=" NEW, MADE_AT(NEW, "[0 : 90]") },
-                /* of an earlier version, or of another client */
+                /* saved by an earlier version, or by another client */
                 { MADE_AT(NEW, "[0 : 90]"), "", NULL, "created=" NEW, NULL },
                 { MADE_AT(NEW, "[0 : 90]"), "first start", NULL, "created=" NEW, NULL },
                 { MADE_AT(NEW, "[0 : 90]"), "created=x", NULL, "created=" NEW, NULL },
@@ -941,7 +941,7 @@ static void a_checkpoint_says_which_stream_it_is_of(void **state)
         }
 }
 
-/* Of replicas that are behind, or a service that makes it up: "now", each time. */
+/* Single ones may come from lagging replicas, or from a service that answers "now" each time. */
 static void another_time_is_believed_if_it_comes_twice(void **state)
 {
         struct bench *b = *state;
@@ -966,7 +966,7 @@ static void another_time_is_believed_if_it_comes_twice(void **state)
 
 #define ID(stream) stream "/shardId-0000000000/20"
 
-/* Whoever reads it, since the checkpoint says so. */
+/* Any worker gives the same ids, since they depend on the checkpoint only. */
 static void records_of_a_stream_that_was_made_again_have_other_ids(void **state)
 {
         static const struct {
@@ -1016,7 +1016,7 @@ static void made_again(struct bench *b, const char *list)
 
 #define NEWER "1767225720000"
 
-/* Each time; of one that is gone before anything of it came the checkpoint names the next. */
+/* Each new stream has its own ids, even if nothing was read of the one between. */
 static void a_stream_may_be_made_again_twice(void **state)
 {
         struct bench *b = *state;
@@ -1037,14 +1037,14 @@ static void a_stream_may_be_made_again_twice(void **state)
                 assert_int_equal(fetch_of(b, at, ""), 0);
                 assert_string_equal(mark_of(b, at, RECORD("20")), "21/" NEWER);
                 assert_string_equal(id_seen, ID("dis-swtest@" NEWER));
-                /* what is under way still of the first one is saved as that */
+                /* records of the first stream still in flight are saved with its creation time */
                 expect_saved(b, at, "21", "21", "created=" OLD);
                 assert_false(reader_warned(b->d.poller.reader, &notice));
                 close_first(b);
         }
 }
 
-/* Where there was no position nothing was read, and no id was given. */
+/* Without a position nothing was read, so no id can repeat. */
 static void a_stream_that_was_not_read_before_was_not_made_again(void **state)
 {
         struct bench *b = *state;
@@ -1059,7 +1059,7 @@ static void a_stream_that_was_not_read_before_was_not_made_again(void **state)
         close_first(b);
 }
 
-/* The checkpoint of the one before says it as well, and so does the next. */
+/* If the service refuses this checkpoint for good, reading goes on; other failures are retried. */
 static void a_checkpoint_that_is_not_taken_holds_nothing_up(void **state)
 {
         static const struct {
@@ -1089,7 +1089,7 @@ static void a_checkpoint_that_is_not_taken_holds_nothing_up(void **state)
         }
 }
 
-/* The position goes on to be read, with what was saved of it, until two descriptions agree. */
+/* Until two descriptions agree, the position stays valid, and keeps the time saved with it. */
 static void a_time_that_changes_each_time_is_none(void **state)
 {
         struct bench *b = *state;
@@ -1104,7 +1104,7 @@ static void a_time_that_changes_each_time_is_none(void **state)
         close_first(b);
 }
 
-/* Both what had no position yet, and what was read to its end and takes nothing more. */
+/* Neither by a partition without a position, nor by a closed one that was read to its end. */
 static void nothing_of_another_stream_was_read(void **state)
 {
         struct bench *b = *state;
@@ -1123,7 +1123,7 @@ static void nothing_of_another_stream_was_read(void **state)
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 60]"));
         list_at_once(b, &made_set, MADE_AT(NEW, "[0 : 60]"));
         assert_int_equal(closed->end, -1);
-        assert_true(closed->late); /* whatever startPosition says */
+        assert_true(closed->late); /* read from its beginning, whatever startPosition says */
         ask_of(b, at, "", "TRIM_HORIZON", NULL);
         close_first(b);
 }
@@ -1162,14 +1162,14 @@ static void the_first_start_saves_the_end_of_each_the_first_one_last(void **stat
 
         open_first(b);
         assert_int_equal(talk(b, conversation, COUNT_OF(conversation) - 1), POLLER_AGAIN);
-        assert_int_equal(tracks(b), 0); /* nothing is read before */
+        assert_int_equal(tracks(b), 0); /* nothing is read before the end of the first start */
         assert_int_equal(talk(b, conversation + COUNT_OF(conversation) - 1, 1), POLLER_DONE);
         assert_int_equal(tracks(b), 3);
         assert_int_equal(talk(b, later, 1), POLLER_DONE);
         close_first(b);
 }
 
-/* Another worker is about it, or was killed: what it saved already stays. */
+/* Another worker is doing it, or was killed: what it saved is kept. */
 static void a_first_start_that_is_unfinished_is_finished(void **state)
 {
         static const struct exchange conversation[] = {
@@ -1177,7 +1177,7 @@ static void a_first_start_that_is_unfinished_is_finished(void **state)
                 { "/apps/app/streams/dis-swtest?", STATES("-1", "8"), NULL },
                 { "partition_id=shardId-0000000001",
                   "{\"sequence_number\":\"8\",\"metadata\":\"first start\"}", NULL },
-                { SAVED("3", "4"), "", "DIS.4319" }, /* expired meanwhile */
+                { SAVED("3", "4"), "", "DIS.4319" }, /* expired in the meantime */
                 { SAVED("0", "7"), "", NULL },
         };
         struct bench *b = *state;

@@ -2,18 +2,20 @@
 
 #include <stdio.h>
 
-/* The first start of an app with startPosition Latest: before anything is read, the end of each partition is
- * saved as its checkpoint, so that what comes between then and its first record is lost neither by a restart
- * nor by another worker that begins to read it. It is over once the first partition of the list has a
- * checkpoint, which is saved last; from then on a partition that has none is a new one, and is read from its
- * oldest record.
+/* The first start of an app with startPosition Latest. Before anything is read, the current end of each
+ * partition is saved as its checkpoint. Otherwise records that arrive before the first checkpoint would be
+ * skipped after a restart, or by another worker that takes over the partition.
  *
- * Whoever finds it unfinished makes it, several workers at once, too: each had read the list before it saw
- * that nothing was saved, so none saves a position behind what was there when the last one ended. */
+ * The checkpoint of the first partition in the list is saved last. Once it exists, the first start is
+ * complete, and any partition without a checkpoint is a new one that is read from its oldest record.
+ *
+ * A worker that finds the first start incomplete finishes it. Several may do so at once: each of them read
+ * the list before it saw that the first start is incomplete, so no position that it saves lies beyond the end
+ * of the partition at the time when the first start was completed. */
 
 enum { STATES_MOST = 1000 };
-/* In the metadata of these checkpoints: what other clients saved is no first start. When the stream was
- * created follows. */
+/* Marks these checkpoints in their metadata, to tell them from those of other clients. The stream's creation
+ * time follows. */
 static const char FIRST_START[] = "first start";
 
 struct str dis_metadata_of(struct json_value saved)
@@ -24,7 +26,7 @@ struct str dis_metadata_of(struct json_value saved)
         return str_trim((struct str){ text.p + n, text.n - n });
 }
 
-/* Could be read when the list was: no later one, which is read from its beginning. */
+/* The partition was readable in the first list. Later ones are read from their beginning instead. */
 static bool takes_part(const struct partition *at) { return !at->late; }
 
 static struct partition *last_to_save(struct dis *d)
@@ -114,7 +116,7 @@ static enum poller_step state_known(struct dis *d)
         return POLLER_AGAIN;
 }
 
-struct state { /* of a partition */
+struct state { /* a partition's, as the app's status lists it */
         struct json_value id, number;
 };
 static const struct json_member state_members[] = {
@@ -124,7 +126,7 @@ static const struct json_member state_members[] = {
 static const struct json_object state_object = JSON_OBJECT("a state", state_members);
 
 struct states {
-        struct state state; /* the one that is read */
+        struct state state; /* the current item */
         struct json_value more;
         struct dis *d;
 };
@@ -202,12 +204,12 @@ enum poller_step dis_first_refused(struct dis *d, const struct cloud_error *r)
                 d->first = FIRST_APP;
                 return POLLER_AGAIN;
         }
-        if (d->first == FIRST_APP && string_equal(r->code, "DIS.4330")) { /* another has just made it */
+        if (d->first == FIRST_APP && string_equal(r->code, "DIS.4330")) { /* another worker was faster */
                 d->first = FIRST_STATE;
                 return POLLER_AGAIN;
         }
         if (d->first != FIRST_SAVE || !dis_cannot_be_saved(r))
                 return POLLER_FAILED;
-        d->at->has_checkpoint = true; /* it is read from its oldest record */
+        d->at->has_checkpoint = true; /* none to save: if it comes back, it is read from its oldest record */
         return save_next(d);
 }

@@ -47,8 +47,8 @@ bool dis_read_name(struct json_value id, char out[DIS_NAME_MOST + 1])
         return true;
 }
 
-/* "[289911 : 289927]": the oldest and the next; null is 0, and so is a range that is not there. false: there
- * is none yet, since the stream is being rescaled. */
+/* Parses "[289911 : 289927]": the oldest record and the next one to be written. null, or no range at all, is
+ * 0. false: the text is no range, as while the stream is being rescaled. */
 static bool read_range(struct json_value range, int64_t *oldest, int64_t *newest)
 {
         struct str text = range.is_string ? range.text : STR("[0 : 0]"), first;
@@ -113,7 +113,7 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
         return -1;
 }
 
-struct told { /* of a partition */
+struct told { /* a partition, as the list describes it */
         struct json_value id, status, range;
 };
 static const struct json_member told_members[] = {
@@ -123,7 +123,7 @@ static const struct json_member told_members[] = {
 };
 static const struct json_object told_object = JSON_OBJECT("a partition", told_members);
 
-/* Where it ended in the stream before is no end of another one, in which all that it has is new. */
+/* If the stream was recreated since the partition was read to its end, all of its records are new. */
 static void look_at_end(const struct dis *d, struct partition *at)
 {
         if (at->added || !at->of || !d->created || at->of == d->created)
@@ -134,7 +134,7 @@ static void look_at_end(const struct dis *d, struct partition *at)
 }
 
 struct listing {
-        struct told told; /* the one that is read */
+        struct told told; /* the current item */
         struct json_value more;
         struct dis *d;
 };
@@ -157,7 +157,7 @@ static int take_partition(void *object, struct error *err)
         if (str_is(l->told.status.text, "EXPIRED")) {
                 if (at->added)
                         reader_end(d->poller.reader, at->track);
-                at->late = true; /* when it comes back all that it has is new */
+                at->late = true; /* if it comes back, all of its records are new */
                 return 0;
         }
         if (!read_range(l->told.range, &at->oldest, &at->newest)) {
@@ -169,7 +169,7 @@ static int take_partition(void *object, struct error *err)
         tell_lag(d, at);
         if (at->added)
                 return 0;
-        /* One that takes nothing more is read to its end, once. */
+        /* A partition that is closed for writing is read to its end, once. */
         if (str_is(l->told.status.text, "ACTIVE") || (at->end < at->newest && at->oldest != at->newest))
                 at->found = true;
         else
@@ -177,7 +177,7 @@ static int take_partition(void *object, struct error *err)
         return 0;
 }
 
-/* Once where each begins is known. */
+/* Called once the start of each partition is known. */
 static enum poller_step add_found(struct dis *d, struct error *err)
 {
         struct partition *at, *next;
@@ -221,7 +221,7 @@ static const struct json_object listing_object = JSON_OBJECT("the answer", listi
 struct stream {
         struct json_value created;
 };
-/* By itself, since what the list says of partitions depends on it, wherever it stands. */
+/* Read in a pass of its own: the partitions are judged by it, and it may follow them in the text. */
 static const struct json_member stream_members[] = {
         MEMBER(ANY, "create_time", struct stream, created),
 };
@@ -246,7 +246,7 @@ static enum poller_step listed(struct dis *d, struct str body, struct error *err
         if (!*before && dis_read_created(d, body, err) < 0)
                 return POLLER_FAILED;
         if (read_answer(body, &listing_object, &l, err) < 0) {
-                *d->after = 0; /* what was not read is not passed by */
+                *d->after = 0; /* list from the start again, so that no partition is skipped */
                 return POLLER_FAILED;
         }
         if (json_value_is(l.more, "true") && strcmp(before, d->after) != 0)

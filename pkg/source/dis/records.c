@@ -10,8 +10,8 @@ enum { RECORD_MOST = 8 << 20 };
 
 /* ---- an answer ---------------------------------------------------------- */
 
-/* Whatever stands there: one that is not as documented must not hold up its partition. */
-struct item { /* of an answer */
+/* All members are read as any JSON value: a malformed record must not block its partition. */
+struct item { /* a record of a response */
         struct json_value sequence, key, data, time;
 };
 static const struct json_member item_members[] = {
@@ -22,21 +22,21 @@ static const struct json_object item_object = JSON_OBJECT("a record", item_membe
 
 struct reading {
         struct item item;
-        int64_t sequence; /* its own */
+        int64_t sequence; /* the item's number */
         bool pass_over;
         struct json_value next;
         struct str partition;
-        int64_t asked, from; /* from: behind what was read last */
-        int64_t row;         /* the answer holds all from it to from */
+        int64_t asked, from; /* the number asked for; the next number expected */
+        int64_t row;         /* the response has all records from here up to from */
         int64_t created;
         struct page *page;
         struct dis_records *out;
-        struct str *cursor; /* where its records find it */
+        struct str *cursor; /* the next cursor, which all records refer to */
         struct buf id, text;
-        size_t id_n; /* of the id, what all begin with */
+        size_t id_n; /* length of the prefix that all ids share */
 };
 
-/* What Base64 says, into the page; false: it is none. */
+/* Decodes the data into the page. false: it is not Base64. */
 static bool keep_decoded(struct reading *g, struct str *out)
 {
         struct str coded = g->item.data.text;
@@ -65,8 +65,7 @@ static bool keep_decoded(struct reading *g, struct str *out)
 
 static bool is_there(struct json_value v) { return v.text.p && !json_value_is(v, "null"); }
 
-/* What is no Base64 is delivered as it stands: the function, or the dead letter, can tell what became of it.
- */
+/* Data that is not Base64 is delivered unchanged, so that nothing is lost and the function can decide. */
 static struct str keep_data(struct reading *g)
 {
         struct str out = { 0 };
@@ -77,7 +76,7 @@ static struct str keep_data(struct reading *g)
         return is_there(g->item.data) ? page_text(g->page, g->item.data) : (struct str){ 0 };
 }
 
-/* In a string or not; -1: it is none. */
+/* A non-negative number, quoted or not; -1: anything else. */
 static int64_t whole_number(struct json_value v)
 {
         int64_t n;
@@ -85,7 +84,7 @@ static int64_t whole_number(struct json_value v)
         return v.text.n && str_to_int64(v.text, &n) && n >= 0 && n < INT64_MAX ? n : -1;
 }
 
-/* It has no place among the others. */
+/* Without a number a record has neither a position nor an id. */
 static int pass_over(struct reading *g, struct error *err)
 {
         g->out->unnumbered++;
@@ -122,7 +121,7 @@ static int add_record(void *object, struct error *err)
         if (sequence < 0)
                 return pass_over(g, err);
         if (sequence < g->from) {
-                /* It may be new, and would be taken for one that was delivered. */
+                /* It may be a new record, but would be dropped as a duplicate. */
                 if (sequence >= g->asked && sequence < g->row)
                         return error_set(err, ERROR_PROTOCOL,
                                          "records are out of order: %lld comes after %lld",
@@ -135,7 +134,7 @@ static int add_record(void *object, struct error *err)
         g->from = sequence + 1;
         data = keep_data(g);
         if (!(r = begin_record(g)) || !(origin = page_keep(g->page, sizeof(*origin))))
-                return 0; /* the page has failed: the reader sees it */
+                return 0; /* the page has failed, and the reader will see that */
         if (g->out->first < 0)
                 g->out->first = sequence;
         g->out->last = sequence;
@@ -185,7 +184,7 @@ int dis_read_records(struct str body, const struct dis_from *from, struct page *
                 return g.cursor ? error_wrap(err, "an answer that can't be read") : -1;
         *g.cursor = g.next.text.n ? page_text_beside(page, g.next) : (struct str){ 0 };
         out->cursor = page_failed(page) ? g.next.text
-                                        : *g.cursor; /* there is one, whether it was kept or not */
+                                        : *g.cursor; /* not NULL: that would mean the partition's end */
         return 0;
 }
 
@@ -278,7 +277,7 @@ static void dis_event(const struct trigger *t, const struct record *r, struct bu
 
 /* ---- samples ------------------------------------------------------------ */
 
-/* What no stream numbers so is the first one. */
+/* An invalid number becomes 0. */
 static int64_t sample_sequence(const struct node *n)
 {
         BUF_AT_END struct buf text = BUF_INIT(64);

@@ -1,39 +1,36 @@
-/* Inside the source: records of a partition as the service answers them, and their shape. Pure; any thread.
- */
+/* Inside the source: parses responses to GetRecords, and has the records' shape. Pure; any thread. */
 #pragma once
 
 #include "base/error.h"
 #include "source/reader.h"
 #include "source/shape.h"
 
-/* What a record is besides its data and its key, kept with its page. */
+/* The rest of a record, beside its data and key; allocated in its page. */
 struct dis_record {
         struct str partition;
         int64_t sequence;
-        const struct str *cursor; /* behind the page; p NULL: the partition ends there */
+        const struct str *cursor; /* the next one, after this response; p NULL: the partition ends there */
 };
 extern const struct shape dis_shape;
 
 struct dis_records {
-        uint32_t n;          /* of the answer, those that were known included */
-        bool repeated;       /* it brought some that were known */
-        unsigned malformed;  /* their data is no Base64, or not there */
-        unsigned unnumbered; /* without a sequence number, which failed the answer unless they are passed over
-                              */
-        int64_t first, last; /* sequence numbers of those that were new; -1: there are none */
-        struct str cursor;   /* the next one, in the page; p NULL: the partition ends here */
+        uint32_t n;          /* records in the response, including duplicates */
+        bool repeated;       /* some were duplicates */
+        unsigned malformed;  /* records whose data is missing or not Base64 */
+        unsigned unnumbered; /* records without a number; the response fails unless pass_over is set */
+        int64_t first, last; /* numbers of the first and last new record; -1: none */
+        struct str cursor;   /* the next one, stored in the page; p NULL: the partition ends */
 };
-/* What is read: what lies below the number was delivered already, -1: nothing was. */
+/* What is read. number: the position; records below it are duplicates; -1: none yet. */
 struct dis_from {
         const char *stream;
-        struct str partition; /* borrowed by the records */
+        struct str partition; /* the records borrow it */
         int64_t number;
-        int64_t created; /* when the stream was, for the marks to say so; 0: they don't */
-        bool pass_over;  /* records without a number */
-        int64_t again;   /* the same, for the ids to say so, of a stream that was made again */
+        int64_t created; /* creation time of the stream, to be written into the marks; 0: not */
+        bool pass_over;  /* skip records without a number */
+        int64_t again;   /* creation time of a recreated stream, to be written into the ids; 0: not */
 };
-/* Reads an answer to GetRecords into a page. What lies below the number, or not above what stands before it,
- * is left out. Ids are STREAM/PARTITION/NUMBER, of a stream that was made again
- * STREAM@CREATED/PARTITION/NUMBER. */
+/* Reads a response to GetRecords into a page, without duplicates. Ids are STREAM/PARTITION/NUMBER, or
+ * STREAM@CREATED/PARTITION/NUMBER if the stream was recreated. */
 int dis_read_records(struct str body, const struct dis_from *, struct page *, struct dis_records *,
                      struct error *) MUST_CHECK;

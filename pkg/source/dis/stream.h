@@ -1,7 +1,8 @@
-/* Inside the source: a stream and its partitions, as the list of them and their jobs share them. */
+/* Inside the source: the state of a stream and its partitions, shared by discovery (list.c, first.c) and the
+ * jobs of the partitions (dis.c). */
 #pragma once
 
-/* A table that can't grow says so instead of ending the process. */
+/* On out of memory uthash leaves hh.tbl NULL instead of exiting. */
 #define HASH_NONFATAL_OOM 1
 #define uthash_nonfatal_oom(element) ((void)(element))
 #include "base/table.h"
@@ -12,44 +13,44 @@ enum { DIS_NAME_MOST = 64 };
 
 enum load_step { LOAD_CHECKPOINT, LOAD_APP, LOAD_STREAM };
 
-/* Known until the source is closed, whether it is a track now or not. */
+/* Kept until the source is closed, even while the partition is not a track of the reader. */
 struct partition {
         UT_hash_handle hh;
         char name[DIS_NAME_MOST + 1];
         uint32_t track;
-        bool added;                  /* it is a track, and own of it */
-        bool late;                   /* it appeared, or came back, when others were read already */
-        int64_t oldest, newest, end; /* as described; where it ended in a null cursor, -1: it did not */
-        /* LOAD and SAVE: the next call */
+        bool added;                  /* it is a track of the reader now */
+        bool late;                   /* it appeared or came back after the first list */
+        int64_t oldest, newest, end; /* the range, as listed; where a null cursor ended it, -1: nowhere */
+        /* LOAD and SAVE jobs: which call comes next */
         enum load_step load;
         bool make_app;
-        bool has_checkpoint; /* as far as the first start knows */
-        bool found;          /* by the list, and to be added once the first start is over */
-        /* FETCH */
-        bool by_time;      /* without a position it begins at startTimestamp, otherwise at the oldest */
-        bool reset;        /* its position is out of range: at the oldest, until a record comes */
-        bool for_records;  /* what was asked for: records, not a cursor */
+        bool has_checkpoint; /* according to the first start */
+        bool found;          /* in the list; to be added once the first start is complete */
+        /* FETCH jobs */
+        bool by_time;      /* without a position: start at startTimestamp instead of the oldest record */
+        bool reset;        /* the position is invalid: read from the oldest record, until one arrives */
+        bool for_records;  /* the call in flight asks for records, not for a cursor */
         struct buf cursor; /* n 0: none */
-        int64_t at;        /* where it stands; -1: no position yet */
+        int64_t at;        /* the position: number of the next record; -1: none yet */
         usec since;
-        usec stands_since; /* when that position became known: an older list knows nothing of it */
-        unsigned beyond;   /* lists in a row by which it lies beyond the end, asked for since */
-        int64_t of;        /* when the stream was created that the position is of; ms, 0: unknown */
-        int64_t first_of;  /* of marks that do not say it: as it was when the partition was added */
-        bool first_again;  /* that stream had been made again already, by its checkpoint */
-        bool another;      /* the stream is another one now */
-        bool unsaid;       /* it has left the one before, and its checkpoint is to say so first */
-        int64_t ahead;     /* an answer began there instead, and was not taken; -1: none did */
-        bool unnumbered;   /* the last answer, from where it stands, had records without a number */
-        usec described_at; /* when the list was asked for that described it */
-        /* Answers without records in a row: when the first came, on both clocks (0: the last one had some),
-         * and how many came since a later list named records there. */
+        usec stands_since; /* when the position was set: older lists say nothing about it */
+        unsigned beyond;   /* lists in a row, requested since then, that end before the position */
+        int64_t of;        /* creation time of the stream that the position belongs to; ms, 0: unknown */
+        int64_t first_of; /* the same, of marks that carry no time: as it was when the partition was loaded */
+        bool first_again; /* the loaded checkpoint says that the stream was recreated */
+        bool another;     /* the position belongs to another stream than the one described now */
+        bool unsaid;      /* the stream was recreated; the checkpoint must say so before anything is read */
+        int64_t ahead;    /* a response that started there, beyond the position, was rejected; -1: none */
+        bool unnumbered;  /* the last response at this position failed: it has records without a number */
+        usec described_at; /* when the list that describes it was requested */
+        /* Empty responses in a row: when the first one arrived, on both clocks (0: the last response had
+         * records), and how many followed a list that shows records at the position. */
         usec empty_since, empty_since_wall;
         unsigned empty;
-        bool held_up; /* that was told */
+        bool held_up; /* the warning was given */
 };
 
-/* Of the first start (first.c), while the list is asked for: what comes next. */
+/* The next step of the first start (first.c), which is part of the first discovery. */
 enum first_step { FIRST_LIST, FIRST_STATE, FIRST_CHECK, FIRST_APP, FIRST_SAVE, FIRST_OVER };
 struct dis {
         struct poller poller; /* the first member */
@@ -57,17 +58,17 @@ struct dis {
         struct partition *partitions; /* a table, by name */
         struct buf app;
         enum first_step first;
-        struct partition *at;          /* of the first start: the one asked about */
-        char after[DIS_NAME_MOST + 1]; /* the last partition of the list so far */
-        bool listed;                   /* the whole list was seen once */
-        usec listing_at;               /* when the list was asked for, or its part */
-        int64_t told_created; /* when the stream was created, as it was described last; ms, 0: not told */
-        int64_t created;      /* the same, as the first description said, and then two in a row; 0: unknown */
-        bool proven;          /* the last two agreed */
-        unsigned disagreed;   /* descriptions in a row, each of which said something else */
-        unsigned described;   /* partitions, by the list so far */
-        const struct partition *held; /* the one that the status names as held up; NULL: none */
-        bool unsettled;               /* a partition had no range, while the stream is rescaled */
+        struct partition *at;          /* the partition that the first start is working on */
+        char after[DIS_NAME_MOST + 1]; /* the last partition of the previous page of the list */
+        bool listed;                   /* a whole list was read at least once */
+        usec listing_at;               /* when the current page of the list was requested */
+        int64_t told_created;          /* creation time in the last description; ms, 0: none */
+        int64_t created; /* the one believed: of the first description, later of two that agree; 0: unknown */
+        bool proven;     /* the last two descriptions agree */
+        unsigned disagreed;           /* descriptions in a row that differ from the one before */
+        unsigned described;           /* partitions in the list so far */
+        const struct partition *held; /* the held-up partition that the status names; NULL: none */
+        bool unsettled;               /* a partition has no range, since the stream is being rescaled */
 };
 
 static inline struct dis *dis_of(const struct poller *p) { return CONTAINER_OF(p, struct dis, poller); }
@@ -88,8 +89,8 @@ static inline void stand_at(const struct dis *d, struct partition *at, int64_t n
         at->unnumbered = false;
 }
 
-bool dis_stands_nowhere(const struct partition *); /* its position is none of the stream, as it seems */
-/* Then all that it has is still to come. */
+bool dis_stands_nowhere(const struct partition *); /* its position is not in the stream, or seems not to be */
+/* Reports the lag. Without a valid position, all records of the partition are still to be read. */
 static inline void tell_lag(const struct dis *d, const struct partition *at)
 {
         int64_t from = at->at < 0 || at->reset || dis_stands_nowhere(at) ? at->oldest : at->at;
@@ -105,51 +106,52 @@ static inline int read_answer(struct str body, const struct json_object *o, void
         return err->kind == ERROR_PROTOCOL ? error_wrap(err, "an answer that can't be read") : -1;
 }
 
-/* Why nothing is read, as long as nothing is. */
+/* Sets the status reason that is shown while no partition is read. */
 static inline void say_unread(const struct dis *d, const char *why)
 {
         reader_remark(d->poller.reader, SOURCE_CONNECTING, "no partition of stream %s is read: %s",
                       d->spec->stream, why);
 }
 
-/* again.c. The number of a mark; -1: there is none, or it is of another stream. */
+/* again.c. The number in a mark; -1: the mark is empty, or belongs to another stream. */
 int64_t dis_position(const struct partition *, struct str mark);
-/* When the stream of its position was created, if it was made again since this app began to read it: then
- * its numbers are those of other records, too, and the ids of its records say it. 0: it was not. */
+/* The creation time to be written into record ids, if the stream was recreated since this app first read it;
+ * 0: it was not, and ids need none. */
 int64_t dis_made_again(const struct partition *);
-/* Of a checkpoint: when the stream was created that it is of, 0: it is not said; and was it made again? */
+/* A checkpoint's metadata: the creation time of its stream, 0: unknown; again: it is a recreated stream. */
 void dis_write_metadata(int64_t created, bool again, struct buf *);
 int64_t dis_read_metadata(struct str, bool *again);
-struct str dis_metadata_of(struct json_value); /* of any checkpoint, without what the first start adds */
-/* The stream was described: when it was created, as it says. */
+struct str dis_metadata_of(struct json_value); /* strips what the first start adds */
+/* Takes the creation time of a new description into account. */
 void dis_told_created(struct dis *, int64_t);
-/* Does the partition stand in another stream than the one that is described, or beyond its end? */
+/* Checks a position against the latest description: is it of another stream, or beyond the end? */
 void dis_look_again(struct dis *, struct partition *);
 void dis_look_beyond(struct dis *, struct partition *, bool has_range);
-/* Then it leaves its position. Only when nothing is under way: no answer to an earlier question can bring the
- * old cursor back any more, or show that it was right. */
+/* Gives up a position that failed these checks. Call it only while no FETCH is in flight: a late response
+ * could bring back the old cursor, or prove the position valid. */
 void dis_leave_position(const struct dis *, struct partition *);
-/* The mark before the first record of the stream that it goes on in. */
+/* Writes the mark that precedes all records of the recreated stream. */
 void dis_write_first_mark(const struct partition *, struct buf *);
-/* It goes on at the oldest record there is, with the next cursor. */
+/* Makes the partition continue at its oldest record. */
 void dis_start_over(const struct dis *, struct partition *, const char *why);
-/* Of the poller's operations: the list of partitions. */
+/* list.c: discovery, as operations of the poller. */
 void dis_discover(struct poller *, struct cloud_request *);
 enum poller_step dis_discovered(struct poller *, struct str body, struct error *);
 enum poller_step dis_discover_refused(struct poller *, const struct cloud_error *, struct error *);
-/* The first start: the next question, and what the answer leads to; DONE: it is over. */
+/* first.c: the next request, and how its result is handled. DONE: the first start is complete. */
 void dis_first_ask(struct dis *, struct cloud_request *);
 enum poller_step dis_first_answered(struct dis *, struct str body, struct error *);
 enum poller_step dis_first_refused(struct dis *, const struct cloud_error *);
-/* What several of them ask for, and how answers are read. */
+/* Requests and parsing that several of them need. */
 void dis_ask_for_stream(const struct dis *, struct cloud_request *, int partitions);
 int dis_read_created(struct dis *, struct str body, struct error *);
 void dis_ask_for_app(const struct dis *, struct cloud_request *);
 void dis_ask_for_checkpoint(const struct dis *, const struct partition *, struct cloud_request *);
 void dis_ask_to_save(const struct dis *, const struct partition *, struct str number, struct str metadata,
                      struct cloud_request *);
-int64_t dis_sequence_of(struct json_value); /* as text or as a number; -1: there is none */
-/* "3" and "shardId-0000000003" are the same one: it is called by the long name. false: it is no name. */
+int64_t dis_sequence_of(struct json_value); /* a number, quoted or not; -1: none */
+/* A partition's name. "3" and "shardId-0000000003" are the same one; out gets the long form. false: it is no
+ * name. */
 bool dis_read_name(struct json_value id, char out[DIS_NAME_MOST + 1]);
-bool dis_cannot_be_saved(const struct cloud_error *); /* the partition is gone, or the number out of range */
+bool dis_cannot_be_saved(const struct cloud_error *); /* it is gone, or the number out of range */
 void dis_origin(const struct trigger *, struct buf *);

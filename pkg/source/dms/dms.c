@@ -7,7 +7,7 @@
 #include "json/check.h"
 #include "source/poller.h"
 
-/* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
+/* The service's limits for one response: 10 messages, 512 KB. PAGE_MOST leaves room for unescaped bodies. */
 enum { MESSAGES_MOST = 10, PAGE_BYTES = 512 << 10, PAGE_MOST = 4 << 20 };
 enum { TRACKS_MOST = 8 };
 
@@ -43,14 +43,14 @@ const struct type dms_type = TYPE("DmsSource", struct dms_spec, dms_fields,
 
 /* ---- messages ----------------------------------------------------------- */
 
-/* What a record is besides its body, kept with its page. */
+/* The rest of a message, beside its body; allocated in the record's page. */
 struct message {
         struct str attributes, tags; /* JSON; n 0: none */
         bool is_json;                /* the body is no string: its JSON text */
         usec received;               /* wall */
 };
 
-/* Whatever stands there: one that is not as documented must not hold up those that came with it. */
+/* Both are read as any JSON value: a malformed entry must not fail the whole response. */
 struct entry { /* of an answer */
         struct json_value message, handler;
 };
@@ -60,7 +60,7 @@ static const struct json_member entry_members[] = {
 };
 static const struct json_object entry_object = JSON_OBJECT("an entry", entry_members);
 
-struct item { /* what an entry says */
+struct item { /* the fields of a message */
         struct json_value body, attributes, tags;
 };
 static const struct json_member item_members[] = {
@@ -75,11 +75,11 @@ struct reading {
         const struct dms_spec *spec;
         struct page *page;
         usec wall;
-        unsigned without_handler, without_body; /* entries so far */
+        unsigned without_handler, without_body; /* malformed entries so far */
 };
 
-/* A message has no id of its own, and its handler is another one each time: its id is made of what it says,
- * so that it is the same each time, and equal messages have equal ids. */
+/* A message has no id, and its handler changes with each delivery. So the id is a hash of the message's
+ * content: it survives redelivery, and equal messages share it. */
 static bool make_id(const struct dms_spec *spec, const struct item *item, char out[33])
 {
         const struct str parts[] = { str_of(spec->queue_id), item->body.text,
@@ -99,7 +99,7 @@ static bool make_id(const struct dms_spec *spec, const struct item *item, char o
         return true;
 }
 
-/* null says nothing. */
+/* null counts as absent. */
 static struct str keep_json(struct page *page, struct json_value v)
 {
         return json_value_is(v, "null")
@@ -107,8 +107,8 @@ static struct str keep_json(struct page *page, struct json_value v)
                        : page_text_beside(page, (struct json_value){ .text = json_value_raw(v) });
 }
 
-/* A message that is no object is its own body, and where there is no body it is null: the function, or the
- * dead letter, gets what the queue has of it, and can tell that from an empty text. */
+/* A message that is not an object is delivered as the body. A missing body is delivered as null, so that the
+ * function can tell it from an empty string. */
 static int read_item(struct reading *g, struct item *item, struct error *err)
 {
         struct json_value whole = g->entry.message;
@@ -152,7 +152,7 @@ static int take_entry(void *object, struct error *err)
         struct item item;
 
         if (!g->entry.handler.is_string || !g->entry.handler.text.n) {
-                g->without_handler++; /* it can't be acknowledged, and comes again */
+                g->without_handler++; /* it can't be acknowledged; the queue delivers it again */
                 return 0;
         }
         if (read_item(g, &item, err) < 0)
@@ -286,8 +286,8 @@ struct dms {
 
 static struct dms *dms_of(const struct poller *p) { return CONTAINER_OF(p, struct dms, poller); }
 
-/* A service that has not answered yet, or failed last time, is not waited for: whether it answers again is
- * known at once, however long the queue stays empty. */
+/* Long polling only after a successful request. The first request, and the one after a failure, waits for a
+ * second at most, so that the state is known soon even if the queue is empty. */
 static void ask_for_messages(const struct dms *d, const struct reader_job *job, struct cloud_request *q)
 {
         struct dms_track *t = job->own;
@@ -347,7 +347,7 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
                 ask_for_messages(d, job, q);
 }
 
-/* What was asked for is done with. */
+/* One acknowledgement or return call is finished: is there another one? */
 static enum poller_step go_on(const struct reader_job *job)
 {
         struct dms_track *t = job->own;
@@ -366,7 +366,7 @@ static const struct json_member taken_members[] = {
 };
 static const struct json_object taken_object = JSON_OBJECT("the answer", taken_members);
 
-/* {"success": N, "fail": M}: the last M come again. */
+/* {"success": N, "fail": M}: the queue delivers the last M again. */
 static enum poller_step acknowledged(struct poller *p, struct str body, struct error *err)
 {
         struct taken taken;
@@ -380,7 +380,7 @@ static enum poller_step acknowledged(struct poller *p, struct str body, struct e
         return POLLER_DONE;
 }
 
-/* Each counts. */
+/* The counters count messages, not responses. */
 static void warn_of_malformed(struct poller *p, const struct reading *g)
 {
         reader_warn_of(p->reader, g->without_handler, "HandlerMissing",
@@ -416,9 +416,10 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
         return t->answered ? POLLER_DONE : POLLER_FAILED;
 }
 
-/* A handler is known until it was acknowledged, or its time is over, and one that is not known fails all that
- * stand beside it. After an answer that was lost nobody can say which were taken: each is asked for by
- * itself, and one that is not known then is settled, or comes again. */
+/* A handler becomes invalid once it was acknowledged or its window is over, and one invalid handler fails the
+ * whole call. When a response was lost we don't know which handlers are still valid, so each is acknowledged
+ * by a call of its own. An invalid one then needs nothing more: its message is acknowledged already, or will
+ * be delivered again. */
 static enum poller_step refused(struct poller *p UNUSED, const struct reader_job *job,
                                 const struct cloud_error *refusal, struct error *err UNUSED)
 {
@@ -443,7 +444,7 @@ const struct poller_ops dms_ops = {
         .service = "dms", .ask = ask, .answered = answered, .refused = refused, .left = left
 };
 
-/* With order there is one answer in flight; without, several. */
+/* Ordered delivery needs a single request in flight; otherwise each track has one. */
 static int add_tracks(struct dms *d, const struct delivery_spec *delivery, struct error *err)
 {
         int64_t tracks = delivery->ordering == ORDERING_PARTITION

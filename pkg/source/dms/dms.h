@@ -1,5 +1,6 @@
-/* Queues of the Distributed Message Service (API v1.0): messages are taken by long polling, are ours for
- * ackWait, and are acknowledged once the function accepted them; what is not comes again. Loop's thread. */
+/* Queues of the Distributed Message Service (API v1.0): messages are received by long polling, are reserved
+ * for this consumer for ackWait, and are acknowledged once the function accepted them; the queue redelivers
+ * the others. Loop's thread. */
 #pragma once
 
 #include "source/source.h"
@@ -16,19 +17,19 @@ enum dms_tag_type { DMS_TAGS_OR, DMS_TAGS_AND };
 extern const struct type dms_type;
 extern const struct source_kind dms_source;
 
-/* For tests and fuzz targets: the calls, and what they know of a queue. */
+/* Exposed for tests and fuzz targets: the operations, and the state of one track. */
 extern const struct poller_ops dms_ops;
 struct dms_track {
-        bool answered; /* its last request for messages was */
-        /* its handlers are acknowledged one by one, since one of them was refused; the next */
+        bool answered; /* its last request for messages succeeded */
+        /* handlers are acknowledged one by one, since the queue refused one of them; next: the index */
         bool singly;
         size_t next;
 };
 
-/* How long a message is ours: ackWait, or what covers the delivery's attempts. */
+/* The ack window: ackWait, or by default what the delivery settings need. */
 usec dms_ack_wait(const struct dms_spec *, const struct delivery_spec *);
-/* So much of it can be relied upon. */
+/* The window minus a safety margin. */
 usec dms_lease(const struct dms_spec *, const struct delivery_spec *);
-/* Is there time within it for the function, and for all attempts after which the delivery gives up? false:
- * why not. */
+/* Does the window cover the function's time-out, and all attempts before the delivery gives up? false: why
+ * says what does not fit. */
 bool dms_fits(const void *spec, const struct delivery_spec *, struct buf *why);

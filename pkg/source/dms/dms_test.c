@@ -34,7 +34,7 @@ static struct record *sample(const char *document)
         return r;
 }
 
-/* requestId is a UUID of its own. */
+/* requestId is random. */
 static void the_event_is_the_golden_one(void **state UNUSED)
 {
         BUF_AT_END struct buf out = BUF_INIT(65536);
@@ -106,7 +106,7 @@ static void equal_messages_have_equal_ids(void **state UNUSED)
 
 /* ---- answers ------------------------------------------------------------ */
 
-/* The source without anything else: its spec stands right behind the poller. */
+/* A source without services; like struct dms it has the spec right after the poller. */
 struct bare {
         struct poller poller;
         const struct dms_spec *spec;
@@ -180,7 +180,7 @@ static void as_seen(const struct record *r)
         assert_string_equal(out.p, seen_now->document);
 }
 
-/* Whatever kind of value a queue says: text as text, anything else as the JSON that it is. */
+/* Strings are delivered as text, other values as their JSON. */
 static void answers_say_what_they_say(void **state UNUSED)
 {
         static const struct {
@@ -217,8 +217,8 @@ static void answers_say_what_they_say(void **state UNUSED)
 
 #define BESIDE(name) "{\"message\":{\"body\":\"" name "\"},\"handler\":\"" name "\"}"
 
-/* An answer with that entry between two messages: what is seen of it, "": nothing. What was told, if
- * anything. */
+/* Reads a response with that entry between two valid ones. seen: how a filter sees it, empty: it is not
+ * delivered. notice: the warning, if any. */
 static void read_between(const char *entry, struct buf *seen, struct notice *notice)
 {
         const struct reader_config config = { .page_bytes = 1 << 20 };
@@ -253,7 +253,7 @@ static void read_between(const char *entry, struct buf *seen, struct notice *not
 #define BY(handler) "{\"handler\":" handler ",\"message\":{\"body\":\"m\"}}"
 #define SEEN(body) "{\"body\":" body ",\"attributes\":{},\"tags\":[]}"
 
-/* It is delivered as far as it can be acknowledged, and told; the queue, and what came with it, go on. */
+/* It is delivered if it can be acknowledged, with a warning; the rest of the response is not affected. */
 static void a_malformed_entry_harms_no_other(void **state UNUSED)
 {
         static const char body[] = "RecordsMalformed", handler[] = "HandlerMissing";
@@ -308,7 +308,7 @@ static void show(const struct record *r)
         assert_true(str_is(r->id, expected_ids[shown++]));
 }
 
-/* All of an answer's messages are there as they are, or it has failed and is asked for again. */
+/* Either all messages of a response are intact, or the response fails and is requested again. */
 static void without_memory_no_message_becomes_another(void **state UNUSED)
 {
         const struct str answer = STR(
@@ -341,7 +341,7 @@ static struct retry_spec retry;
 static struct batch_spec batch;
 static struct delivery_spec delivery;
 
-/* As the defaults are, but for what a case sets. */
+/* The defaults, except for what a case sets. */
 static void deliver(usec timeout, int64_t attempts, int on_exhausted)
 {
         retry = (struct retry_spec){ .max_attempts = attempts,
@@ -402,7 +402,7 @@ static void the_window_must_cover_all_attempts(void **state UNUSED)
                 "and time for one more request are 2m6s in all, ackWait is 2m5s, and what comes again is "
                 "counted anew: raise ackWait to 2m6s, or lower maxAttempts, delivery.timeout or "
                 "delivery.retry.maxBackoff");
-        deliver(20 * USEC_SEC, 5, EXHAUSTED_BLOCK); /* nothing is given up */
+        deliver(20 * USEC_SEC, 5, EXHAUSTED_BLOCK); /* Block never gives up */
         window_is(60 * USEC_SEC, 60 * USEC_SEC, NULL);
         deliver(20 * USEC_SEC, 5, EXHAUSTED_DROP);
         retry.backoff = BACKOFF_LINEAR; /* 0.2 + 0.4 + 0.6 + 0.8 s */
@@ -421,7 +421,7 @@ static void the_window_must_cover_all_attempts(void **state UNUSED)
                 "and time for one more request are 6m6s in all, and a queue leaves a message with one "
                 "consumer for at most 300s, and what comes again is counted anew: lower maxAttempts, "
                 "delivery.timeout or delivery.retry.maxBackoff");
-        deliver(10 * USEC_SEC, 10000, EXHAUSTED_DROP); /* and no number is too large to be added up */
+        deliver(10 * USEC_SEC, 10000, EXHAUSTED_DROP); /* the sum must not overflow */
         retry.max_backoff = USEC_HOUR;
         assert_false(dms_fits(&(struct dms_spec){ 0 }, &delivery, &why));
 }

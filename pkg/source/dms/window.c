@@ -1,15 +1,15 @@
-/* How long a message is ours, and whether the delivery fits into that time. The window can't be renewed, and
- * what is let go comes again as a message that was never tried: attempts and age are counted anew. So what
- * the user wants to end in a dead letter, or dropped, must come to its end within one window. */
+/* The ack window: how long it is, and whether the delivery settings fit into it. The window can't be
+ * extended, and a message that is redelivered starts over: its attempts and age are counted from zero. So a
+ * retry limit that ends in a dead letter or a drop is only ever reached if it fits into one window. */
 #include "source/dms/dms.h"
 
-/* MARGIN: of the window, for what passes between the queue's clock and ours. SLACK: for what passes between
- * one attempt and the next besides their pause. */
+/* MARGIN: reserved at the end of the window, for network delay and clock differences. SLACK: overhead between
+ * attempts besides the back-off. */
 static const usec ACK_WAIT_MOST = 300 * USEC_SEC, MARGIN = 2 * USEC_SEC, SLACK = USEC_SEC;
 
 static bool gives_up(const struct delivery_spec *d) { return d->retry->on_exhausted != EXHAUSTED_BLOCK; }
 
-/* All pauses between the attempts, each the longest that may be drawn. */
+/* The sum of the back-off pauses, each at its maximum (they are jittered). */
 static usec pauses(const struct delivery_spec *d)
 {
         const struct retry_spec *r = d->retry;
@@ -23,14 +23,14 @@ static usec pauses(const struct delivery_spec *d)
         return all;
 }
 
-/* A message that waits for others to go with it. */
+/* How long a message may wait for its batch to fill. */
 static usec batch_wait(const struct delivery_spec *d)
 {
         return d->batch->max_messages > 1 ? d->batch->max_wait : 0;
 }
 
-/* What ackWait must be for an end that comes so long after the message at the latest: the delivery has to
- * hear of it while there is still time for another request. */
+/* The ackWait that is needed if delivery ends at most that long after the message was received: the engine
+ * only starts an attempt while the window leaves time for a whole request. */
 static usec window_for(const struct delivery_spec *d, usec end)
 {
         usec all = end + batch_wait(d) + d->timeout + SLACK + MARGIN;
@@ -38,7 +38,7 @@ static usec window_for(const struct delivery_spec *d, usec end)
         return (all + USEC_SEC - 1) / USEC_SEC * USEC_SEC;
 }
 
-/* 0: the number of attempts has no limit, or what comes behind it needs no window. */
+/* 0: attempts are unlimited, or nothing happens when they are used up (Block). */
 static usec attempts_need(const struct delivery_spec *d)
 {
         return d->retry->max_attempts && gives_up(d)
@@ -46,7 +46,7 @@ static usec attempts_need(const struct delivery_spec *d)
                        : 0;
 }
 
-/* An attempt that is under way when the age is reached may still end. */
+/* An attempt in flight when maxEventAge is reached may still finish. */
 static usec age_needs(const struct delivery_spec *d)
 {
         return d->retry->max_event_age && gives_up(d) ? window_for(d, d->retry->max_event_age + d->timeout)
@@ -68,7 +68,7 @@ usec dms_lease(const struct dms_spec *spec, const struct delivery_spec *d)
         return ack_wait - MIN_OF(MARGIN, spare);
 }
 
-/* What the sum is held against, and what to do about it. */
+/* The limit that the sum exceeds, and how to fix it. */
 static void say_what_to_do(const struct dms_spec *spec, usec needed, const char *lower, struct buf *why)
 {
         if (spec->ack_wait) {
