@@ -141,7 +141,8 @@ extern const struct pull_ops poller_pull_at_once;
 
 /* For a shape's sample: a record read from an answer that says what a document says, by what reads all
  * answers, in a page of its own. Pure; any thread. */
-struct page *poller_sample_begin(struct error *) MUST_CHECK; /* to fill; NULL: out of memory */
+/* A page to fill. NULL: out of memory, or the document has other members than known (shape_members). */
+struct page *poller_sample_begin(const struct node *document, const char *known, struct error *) MUST_CHECK;
 /* Takes the page; the record is its first. filled: 0, or -1 when the error says why it is not. */
 int poller_sample_end(struct page *, int filled, struct record **, struct error *) MUST_CHECK;
 void poller_sample_free(struct record *); /* the shape's sample_free */

@@ -120,9 +120,7 @@ static int hub_sample(const struct trigger *t UNUSED, const struct node *documen
                       struct record **out, struct error *err)
 {
         BUF_AT_END struct buf text = BUF_INIT(BUF_DEFAULT_MAX);
-        static const char *const known[] = { "id", "key", "number", "data", NULL };
-        struct answer a = { .page = shape_members(document, known, err) < 0 ? NULL
-                                                                            : poller_sample_begin(err) };
+        struct answer a = { .page = poller_sample_begin(document, "id, key, number, data", err) };
         struct writer w;
         int read;
 

@@ -698,7 +698,7 @@ static const char *mark_of(struct bench *b, struct partition *at, const char *bo
         struct record *r;
         struct error err;
 
-        job.page = poller_sample_begin(&err);
+        job.page = poller_sample_begin(&(const struct node){ 0 }, "", &err);
         assert_non_null(job.page);
         at->for_records = true;
         assert_int_equal(dis_ops.answered(&b->d.poller, &job, str_of(body), &err), POLLER_DONE);
