@@ -14,7 +14,7 @@ void buf_done(struct buf *b)
         free(b->p);
         b->p = NULL;
         b->n = b->cap = 0;
-        b->failed = false;
+        b->failed = b->full = false;
 }
 
 bool buf_reserve(struct buf *b, size_t more)
@@ -27,7 +27,7 @@ bool buf_reserve(struct buf *b, size_t more)
         if (more < b->cap - b->n) /* one byte is kept for the terminator; cap 0: never true */
                 return true;
         if (more > max - MIN_OF(b->n, max)) {
-                b->failed = true;
+                b->failed = b->full = true;
                 return false;
         }
         cap = MAX_OF(b->cap * 2, (size_t)64);
@@ -314,7 +314,7 @@ static int read_all(struct buf *b, int fd, const char *path, struct error *err)
                 /* A file as large as the maximum is fine: whether there is more shows beyond it. */
                 n = left ? read(fd, b->p + b->n, b->cap - b->n - 1) : read(fd, &beyond, 1);
                 if (n > 0 && !left) {
-                        b->failed = true;
+                        b->failed = b->full = true;
                         (void)close(fd);
                         return error_set(err, ERROR_INVALID, "read %s: larger than %zu bytes", path, max);
                 }

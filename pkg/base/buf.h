@@ -12,6 +12,8 @@ struct buf {
         char *p; /* NULL until the first append; p[n] is 0 */
         size_t n, cap, max;
         bool failed;
+        bool full; /* it failed because of its maximum: the same would fail again, however much memory there
+                      is */
 };
 
 #define BUF_INIT(maximum) ((struct buf){ .max = (maximum) })
@@ -23,7 +25,15 @@ void buf_done(struct buf *); /* frees; the buffer may be used again */
 static inline void buf_reset(struct buf *b)
 {
         b->n = 0;
-        b->failed = false;
+        b->failed = b->full = false;
+}
+/* Fails as the other one did, if it did: what was to be made of it is not whole. */
+static inline void buf_fail_as(struct buf *b, const struct buf *other)
+{
+        if (!other->failed)
+                return;
+        b->full = b->full || (!b->failed && other->full);
+        b->failed = true;
 }
 bool buf_reserve(struct buf *, size_t more); /* room for more bytes behind n; false once failed */
 void buf_add(struct buf *, const void *, size_t);

@@ -37,9 +37,11 @@ static void failure_sticks_until_reset(void **state UNUSED)
         buf_printf(&b, "%d", 1);
         buf_base64(&b, STR("a"));
         assert_true(b.failed);
+        assert_true(b.full);
         assert_false(buf_reserve(&b, 0));
         assert_true(str_is(buf_view(&b), "abc"));
         buf_reset(&b);
+        assert_false(b.full);
         buf_text(&b, "abcd");
         assert_false(b.failed);
         assert_string_equal(b.p, "abcd");

@@ -55,6 +55,13 @@ void cloud_call_resume(struct list *waiting)
 
 /* ---- the end of a call -------------------------------------------------- */
 
+static void forget_shown(struct cloud_call *call)
+{
+        if (call->shown.p)
+                explicit_bzero(call->shown.p, call->shown.cap);
+        buf_reset(&call->shown);
+}
+
 void cloud_call_finish(struct cloud_call *call, usec now)
 {
         struct cloud *c = cloud_of(call);
@@ -64,6 +71,7 @@ void cloud_call_finish(struct cloud_call *call, usec now)
         if (call->message.p) /* it may contain a token */
                 explicit_bzero(call->message.p, call->message.n);
         http_release(&c->http, &call->http);
+        forget_shown(call);
         buf_done(&call->message); /* most accounts have no call in flight most of the time */
         request_end(&call->request, c->config.loop);
         if (call->own)
@@ -142,6 +150,19 @@ static void write_headers(struct cloud *c, const struct cloud_call *call, struct
         sign_headers(&sign, o->keys.access, o->keys.secret, &o->headers);
 }
 
+static void note_shown(struct cloud_call *call, const struct outgoing *o)
+{
+        const struct str all[] = { o->keys.access, o->keys.token,
+                                   call->raw ? call->raw->shown : (struct str){ 0 } };
+
+        forget_shown(call);
+        call->shown.max = 3 * HEADERS_MOST;
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                buf_str(&call->shown, all[i]);
+                buf_char(&call->shown, '\n');
+        }
+}
+
 static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing *o, struct error *err)
 {
         struct http_request *q = &call->http;
@@ -158,12 +179,10 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         if (buf_reserve(&call->message, q->headroom + call->body.n))
                 call->message.n = q->headroom;
         buf_str(&call->message, call->body);
-        call->access.max = HEADERS_MOST;
-        buf_reset(&call->access);
-        buf_str(&call->access, o->keys.access);
+        note_shown(call, o);
         call->keys = o->keys.version;
         if (o->path.failed || o->target.failed || o->headers.failed || call->message.failed ||
-            call->access.failed)
+            call->shown.failed)
                 return error_memory(err);
         q->request.wake = &c->task;
         q->request.done = &c->answered;
@@ -345,7 +364,8 @@ static void on_answer(struct cloud *c, struct cloud_call *call, const struct htt
 {
         call->status = done->status;
         refusal_read(&call->refusal, call->service, done->status, done->body, done->retry_after);
-        refusal_hide(&call->refusal, buf_view(&call->access));
+        for (struct str shown = buf_view(&call->shown); shown.n;)
+                refusal_hide(&call->refusal, str_cut(&shown, '\n'));
         /* The keys' expiry times come from the same clock as the Date. */
         if (call->raw && (strcmp(call->service, "iam") == 0 || strcmp(call->service, "sts") == 0) &&
             call->refusal.verdict == CLOUD_DONE)
@@ -495,7 +515,8 @@ void cloud_call_done(struct cloud_call *call)
 {
         cloud_cancel(call);
         buf_done(&call->message);
-        buf_done(&call->access);
+        forget_shown(call);
+        buf_done(&call->shown);
         buf_done(&call->answer);
 }
 

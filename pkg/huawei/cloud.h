@@ -68,7 +68,9 @@ struct cloud_call {
         /* private to the cloud */
         struct list_node node; /* in the queue that it waits in */
         struct heap_node deadline;
-        struct buf message, access;
+        struct buf message;
+        struct buf shown; /* the access key and the tokens that were sent, a line each: nobody may be told
+                             them */
         struct http_request http;
         struct cloud_place *place;
         void (*own)(struct cloud_call *, usec now);

@@ -24,9 +24,9 @@ static struct loop *loop;
 static struct cloud *cloud;
 static struct cloud_account *account;
 static struct cloud_call call;
-static const char *access_now, *secret_now;
+static const char *access_now, *secret_now, *token_now;
 
-static int read_keys(void *cookie UNUSED, struct buf *access, struct buf *secret, struct buf *token UNUSED,
+static int read_keys(void *cookie UNUSED, struct buf *access, struct buf *secret, struct buf *token,
                      struct error *err)
 {
         if (!access_now)
@@ -34,6 +34,8 @@ static int read_keys(void *cookie UNUSED, struct buf *access, struct buf *secret
         buf_text(access, access_now);
         if (secret_now)
                 buf_text(secret, secret_now);
+        if (token_now)
+                buf_text(token, token_now);
         return 0;
 }
 
@@ -58,6 +60,7 @@ static int begin(const struct cloud_account_config *config, const char *endpoint
         set.wall = NEW_YEAR;
         access_now = "AKEXAMPLE";
         secret_now = "SKEXAMPLE";
+        token_now = NULL;
         call = (struct cloud_call){ .service = "dms",
                                     .method = "GET",
                                     .what = "consume",
@@ -194,6 +197,15 @@ static void refusals_are_read(void **state UNUSED)
         test_http_end(&wire, last(), (struct test_answer){ .status = 200, .body_cut = true });
         turn();
         assert_string_equal(call.request.error.text, "consume: 200, and an answer of more than 16 MiB");
+}
+
+static void what_was_shown_is_not_told(void **state UNUSED)
+{
+        begin_fixed();
+        token_now = "TOKENEXAMPLE";
+        start();
+        answer(400, "{\"error_code\":\"c\",\"error_msg\":\"no AKEXAMPLE, no TOKENEXAMPLE\"}");
+        assert_non_null(strstr(call.request.error.text, "no *********, no ************"));
 }
 
 static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
@@ -605,6 +617,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_teardown(a_call_is_signed_and_its_answer_kept, teardown),
                 cmocka_unit_test_teardown(refusals_are_read, teardown),
+                cmocka_unit_test_teardown(what_was_shown_is_not_told, teardown),
                 cmocka_unit_test_teardown(a_clock_that_is_off_costs_one_call, teardown),
                 cmocka_unit_test_teardown(keys_that_changed_are_used_within_the_call, teardown),
                 cmocka_unit_test_teardown(half_a_pair_of_new_keys_is_no_failure, teardown),

@@ -332,6 +332,7 @@ static int ask(struct credentials *c, struct credentials_request *q, usec now, s
                 return error_memory(err);
         q->path = buf_view(&c->path);
         q->headers = buf_view(&c->headers);
+        q->shown = buf_view(&c->shown);
         q->body = c->body.n ? buf_view(&c->body) : (struct str){ 0 };
         return 0;
 }
@@ -487,6 +488,8 @@ void credentials_answered(struct credentials *c, int status, struct str body, us
         c->asked_anew = false;
         refusal_read(&refusal, c->config.kind == CREDENTIALS_OIDC ? "sts" : "iam", status, body, retry_after);
         refusal_hide(&refusal, buf_view(&c->base.access));
+        refusal_hide(&refusal, buf_view(&c->base.token));
+        refusal_hide(&refusal, buf_view(&c->shown));
         if (c->config.kind == CREDENTIALS_AGENCY && refusal.verdict == CLOUD_RENEW_CREDENTIALS &&
             doubt(c, c->asked_with, now)) {
                 c->error = (struct error){ 0 };

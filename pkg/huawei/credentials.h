@@ -45,6 +45,7 @@ struct credentials_request {
         const char *service; /* decides endpoint and rate limit: "iam", "sts", "metadata", "pod" */
         bool is_signed;      /* with these keys */
         struct cloud_keys keys;
+        struct str shown; /* the token that headers or body hold: nobody may be told it; n 0: none */
         usec timeout;
 };
 

@@ -323,6 +323,18 @@ static void a_pod_shows_its_token(void **state UNUSED)
         pass_until_due(USEC_HOUR / 2, USEC_HOUR / 2);
 }
 
+static void the_token_that_was_shown_is_not_told(void **state UNUSED)
+{
+        static const enum credentials_kind kinds[] = { CREDENTIALS_OIDC, CREDENTIALS_POD };
+
+        for (size_t i = 0; i < COUNT_OF(kinds); i++) {
+                begin(kinds[i]);
+                assert_true(str_is(expect_request().shown, "header.claims.signature"));
+                answer(400, "{\"error_code\":\"c\",\"error_msg\":\"bad header.claims.signature\"}");
+                expect_none(ERROR_REFUSED, "bad ***********************");
+        }
+}
+
 static void answers_that_hold_no_keys(void **state UNUSED)
 {
         static const struct {
@@ -433,6 +445,7 @@ int main(void)
                 cmocka_unit_test_teardown(an_agency_s_keys_are_asked_for_with_others, teardown),
                 cmocka_unit_test_teardown(the_service_account_s_token_is_read_at_each_renewal, teardown),
                 cmocka_unit_test_teardown(a_pod_shows_its_token, teardown),
+                cmocka_unit_test_teardown(the_token_that_was_shown_is_not_told, teardown),
                 cmocka_unit_test_teardown(answers_that_hold_no_keys, teardown),
                 cmocka_unit_test_teardown(while_a_renewal_fails_the_old_keys_do_until_they_expire, teardown),
                 cmocka_unit_test_teardown(refused_keys_are_replaced_at_once_but_not_for_ever, teardown),

@@ -255,13 +255,30 @@ void refusal_read(struct cloud_error *e, const char *service, int status, struct
                 e->verdict = CLOUD_THROTTLE;
 }
 
-void refusal_hide(struct cloud_error *e, struct str access)
-{
-        char *texts[] = { e->words, e->code }, *at;
+/* Texts are cut at their room, a few bytes earlier where a character would be split. */
+enum { HIDDEN_LEAST = 4, CHARACTER_MOST = 4 };
 
-        for (size_t i = 0; i < COUNT_OF(texts) && access.n; i++)
-                while ((at = memmem(texts[i], strlen(texts[i]), access.p, access.n)))
-                        memset(at, '*', access.n);
+static void hide(char *text, size_t room, struct str secret)
+{
+        size_t n = strlen(text);
+        bool cut = n + CHARACTER_MOST >= room;
+        char *at = text;
+
+        while ((at = memmem(at, n - (size_t)(at - text), secret.p, secret.n)))
+                at = (char *)memset(at, '*', secret.n) + secret.n;
+        if (!cut)
+                return;
+        for (size_t left = MIN_OF(secret.n - 1, n); left >= HIDDEN_LEAST; left--)
+                if (memcmp(text + n - left, secret.p, left) == 0)
+                        memset(text + n - left, '*', left);
+}
+
+void refusal_hide(struct cloud_error *e, struct str secret)
+{
+        if (!secret.n)
+                return;
+        hide(e->words, sizeof(e->words), secret);
+        hide(e->code, sizeof(e->code), secret);
 }
 
 static enum error_kind kind_of(const struct cloud_error *e)

@@ -41,7 +41,8 @@ extern const size_t refusal_rows_n;
 
 /* Reads the answer of a service ("dms"): CLOUD_DONE if its status is 2xx. */
 void refusal_read(struct cloud_error *, const char *service, int status, struct str body, usec retry_after);
-/* Hides the access key, which services repeat in their messages: readers of the status must not see it. */
-void refusal_hide(struct cloud_error *, struct str access);
+/* Hides a key or token, which services repeat in their messages: readers of the status must not see it. Its
+ * beginning is hidden too, where the message was cut within it. */
+void refusal_hide(struct cloud_error *, struct str secret);
 /* "WHAT: 403 CODE: the service's message (hint)", with kind, retry and retry_after. Always -1. */
 int refusal_error(const struct cloud_error *, const char *what, struct error *);

@@ -182,6 +182,24 @@ static void the_access_key_is_not_repeated(void **state UNUSED)
         assert_string_equal(e.words, "ak:******,err:ak ******?");
 }
 
+/* Of a token that is longer than what is kept of the message only a beginning stands there. */
+static void the_beginning_of_a_token_is_not_repeated(void **state UNUSED)
+{
+        char token[400], body[500];
+        struct cloud_error e;
+
+        memset(token, 't', sizeof(token));
+        memcpy(token, "MIIabc", 6);
+        (void)snprintf(body, sizeof(body), "{\"error_code\":\"a\",\"error_msg\":\"token %.*s\"}",
+                       (int)sizeof(token), token);
+        e = read_one("dis", 400, body);
+        refusal_hide(&e, (struct str){ token, sizeof(token) });
+        assert_int_equal(strspn(e.words + 6, "*"), REFUSAL_WORDS_MOST - 1 - 6);
+        e = read_one("dis", 400, "{\"error_code\":\"a\",\"error_msg\":\"what MIIa is\"}");
+        refusal_hide(&e, (struct str){ token, sizeof(token) });
+        assert_string_equal(e.words, "what MIIa is");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -190,6 +208,7 @@ int main(void)
                 cmocka_unit_test(what_has_no_code_goes_by_its_status),
                 cmocka_unit_test(it_is_told_in_the_service_s_words),
                 cmocka_unit_test(the_access_key_is_not_repeated),
+                cmocka_unit_test(the_beginning_of_a_token_is_not_repeated),
         };
         return cmocka_run_group_tests_name("refusal", tests, NULL, NULL);
 }

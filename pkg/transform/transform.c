@@ -11,8 +11,9 @@
 
 enum {
         READ_SIZE = 65536,
-        KEEP = 256 << 10, /* a spare record's buffer that is larger is freed */
-        BATCH = 64,       /* records of one write */
+        KEEP = 256 << 10,     /* a spare record's buffer that is larger is freed */
+        KEEP_MOST = 4 * KEEP, /* of all spare records */
+        BATCH = 64,           /* records of one write */
         RECORD_MAX = 1 << 30,
         STARTS = 3, /* in vain, until what waits fails */
 };
@@ -51,6 +52,7 @@ struct transform {
         size_t sent;                  /* bytes of it; of the setup before the child is ready */
         bool ready;                   /* this child has compiled the program */
         struct record *done, **done_last, *taken, *spare;
+        size_t spare_bytes; /* of the buffers of those that are spare */
         uint64_t sequence;
         uint64_t answered; /* by this child */
         uint64_t blamed;   /* the record for which it is killed; 0: for none */
@@ -65,8 +67,9 @@ struct transform {
 
 static void recycle(struct transform *t, struct record *r)
 {
-        if (r->data.cap > KEEP)
+        if (r->data.cap > KEEP || t->spare_bytes + r->data.cap > KEEP_MOST)
                 buf_done(&r->data);
+        t->spare_bytes += r->data.cap;
         r->next = t->spare;
         t->spare = r;
 }
@@ -78,6 +81,7 @@ static struct record *fresh(struct transform *t)
 
         if (r) {
                 t->spare = r->next;
+                t->spare_bytes -= r->data.cap;
                 data = r->data;
                 buf_reset(&data);
         } else if (!(r = malloc(sizeof(*r))))

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pwd.h>
 #include <setjmp.h>
@@ -323,6 +324,29 @@ static void what_is_cancelled_holds_no_memory(void **state UNUSED)
         assert_int_equal(done[1].r.tag, 102);
         assert_string_equal(done[1].output, "1");
         assert_true(transform_held(transform) < SIZE);
+}
+
+static size_t allocated(void)
+{
+        struct mallinfo2 m = mallinfo2();
+
+        return m.uordblks + m.hblkhd;
+}
+
+/* After a peak little of what its records took is kept for the next ones. */
+static void a_peak_leaves_little(void **state UNUSED)
+{
+        enum { SIZE = 200000, MANY = 40 };
+        BUF_AT_END struct buf large = BUF_INIT(2 * SIZE);
+        size_t before;
+
+        aim(&(struct transform_config){ .program = "1" });
+        buf_printf(&large, "\"%0*d\"", SIZE, 0);
+        before = allocated();
+        for (uint64_t tag = 1; tag <= MANY; tag++)
+                transform_submit(transform, tag, buf_view(&large));
+        await(MANY);
+        assert_true(allocated() < before + (size_t)10 * SIZE);
 }
 
 /* ---- bounds ------------------------------------------------------------- */
@@ -1064,6 +1088,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_setup_teardown(a_failure_harms_no_other_record, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_cancelled_record_has_no_result, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_cancelled_holds_no_memory, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_peak_leaves_little, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_too_slow_is_ended_alone, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_takes_too_much_memory_is_ended_alone, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_crashes_is_ended_alone, setup, teardown),

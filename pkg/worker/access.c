@@ -15,6 +15,7 @@ static const usec READ_AGAIN = USEC_SEC;
 static const usec TOKEN_TIMEOUT = 30 * USEC_SEC, TOKEN_BACKOFF = USEC_SEC, TOKEN_BACKOFF_MOST = 30 * USEC_SEC;
 
 static const usec TOKEN_IS_FRESH = 10 * USEC_SEC;
+enum { HEADERS_MOST = HTTP_HEADROOM / 2 };
 
 struct access {
         struct access_config config;
@@ -36,6 +37,7 @@ struct access {
         struct http_request request; /* of a token */
         struct http_target *target;
         struct buf message;
+        struct buf shown; /* what was sent with the request that must not be quoted, as header lines */
         char *token;
         usec refresh_at, give_up_at; /* monotonic; give_up_at 0: no request under way */
         usec token_at;               /* when the token came */
@@ -199,15 +201,34 @@ static bool needs_token(const struct access *a)
         return a->delivery->authentication && a->delivery->authentication->oauth2;
 }
 
+static const char BEARER[] = "Authorization: Bearer ";
+
+/* What the token takes of a request's headers. */
+static size_t token_line(const char *token) { return token ? strlen(BEARER) + strlen(token) + 2 : 0; }
+
 static void compose(struct access *a)
 {
         a->version++;
         buf_reset(&a->headers);
         buf_str(&a->headers, buf_view(&a->secret_headers));
         if (a->token)
-                buf_printf(&a->headers, "Authorization: Bearer %s\r\n", a->token);
+                buf_printf(&a->headers, "%s%s\r\n", BEARER, a->token);
         if (a->secrets_read && (a->token || !needs_token(a)))
                 say(a, "");
+}
+
+/* Headers that leave no room for an event's own would fail each event for good. */
+static int read_headers(struct access *a, struct buf *out, struct error *err)
+{
+        size_t most = a->config.most - MIN_OF(token_line(a->token), a->config.most);
+
+        if (write_headers(a, out, err) < 0 && !out->full)
+                return -1;
+        if (out->full || out->n > most)
+                return error_set(err, ERROR_INVALID,
+                                 "the headers from Secrets take more than %zu bytes: no request holds them",
+                                 most);
+        return 0;
 }
 
 /* If a new value can't be read, the old one stays in use. */
@@ -216,7 +237,7 @@ static void read_secrets(struct access *a)
         BUF_AT_END struct buf fresh = BUF_INIT(65536);
         struct error err;
 
-        if (write_headers(a, &fresh, &err) < 0) {
+        if (read_headers(a, &fresh, &err) < 0) {
                 if (!a->secrets_read)
                         say(a, err.text);
                 return;
@@ -259,20 +280,27 @@ static void token_body(const struct oauth2_spec *o, struct buf *b)
         }
 }
 
-/* RFC 6749, 2.3.1: id and secret are form-encoded before they are a user's name and password. */
+/* RFC 6749, 2.3.1: id and secret are form-encoded before they are a user's name and password. The server
+ * knows the secret in both spellings, so both are kept from being quoted. */
 static int client_header(struct access *a, const struct oauth2_spec *o, struct buf *out, struct error *err)
 {
+        size_t at;
+
         BUF_AT_END struct buf id = BUF_INIT(16384), secret = BUF_INIT(16384), pair = BUF_INIT(65536);
 
         if (last_value(a, o->client_id, &id, err) < 0 || last_value(a, o->client_secret, &secret, err) < 0)
                 return -1;
         form_value(&pair, buf_view(&id));
         buf_char(&pair, ':');
+        at = pair.n;
         form_value(&pair, buf_view(&secret));
         buf_text(out, "Authorization: Basic ");
         buf_base64(out, buf_view(&pair));
         buf_text(out, "\r\n");
-        return out->failed || pair.failed ? error_memory(err) : 0;
+        buf_reset(&a->shown);
+        buf_str(&a->shown, buf_view(out));
+        buf_printf(&a->shown, "client_secret: " STR_FMT "\r\n", (int)(pair.n - at), pair.p + at);
+        return out->failed || pair.failed || a->shown.failed ? error_memory(err) : 0;
 }
 
 static void token_failed(struct access *a, const char *why, usec now)
@@ -331,21 +359,35 @@ static void quote_refusal(const struct access *a, json_t *root, struct buf *why)
                 if (!text || !*text)
                         continue;
                 buf_text(why, between);
-                access_quote(a, &(struct access_words){ .text = str_of(text), .most = 120 }, why);
+                access_quote(a,
+                             &(struct access_words){
+                                     .text = str_of(text), .most = 120, .shown = buf_view(&a->shown) },
+                             why);
                 between = ", ";
         }
 }
 
-static void token_refused(struct access *a, const struct http_request *c, json_t *root, const char *token,
+/* Why the token of a successful answer can't be used; NULL: it can. */
+static const char *unusable(const struct access *a, const char *token)
+{
+        if (!token || !*token)
+                return "without an access_token";
+        if (!header_safe(token))
+                return "with an access_token that no header can hold";
+        return a->secret_headers.n + token_line(token) > a->config.most
+                       ? "with an access_token that is too long for a request's headers"
+                       : NULL;
+}
+
+/* fault: of the token; NULL: the answer is no success. */
+static void token_refused(struct access *a, const struct http_request *c, json_t *root, const char *fault,
                           usec now)
 {
-        bool success = c->status >= 200 && c->status <= 299;
         BUF_AT_END struct buf why = BUF_INIT(480);
 
         buf_printf(&why, "%.160s answered %d", a->delivery->authentication->oauth2->token_url, c->status);
-        if (success)
-                buf_text(&why, token && *token ? " with an access_token that no header can hold"
-                                               : " without an access_token");
+        if (fault)
+                buf_printf(&why, " %s", fault);
         else
                 quote_refusal(a, root, &why);
         token_failed(a, why.p ? why.p : "out of memory", now);
@@ -356,9 +398,10 @@ static void token_refused(struct access *a, const struct http_request *c, json_t
 static void token_answered(struct access *a, usec now)
 {
         const struct http_request *c = &a->request;
-        const char *token;
+        const char *token, *fault;
         json_t *root;
         int64_t lifetime;
+        bool success;
 
         if (request_failed(&c->request)) {
                 token_failed(a, c->request.error.text, now);
@@ -367,8 +410,10 @@ static void token_answered(struct access *a, usec now)
         root = json_tree(c->body, 0, JSON_VALUES_MOST, NULL);
         token = json_string_value(json_object_get(root, "access_token"));
         lifetime = json_integer_value(json_object_get(root, "expires_in"));
-        if (c->status < 200 || c->status > 299 || !token || !*token || !header_safe(token)) {
-                token_refused(a, c, root, token, now);
+        success = c->status >= 200 && c->status <= 299;
+        fault = success ? unusable(a, token) : NULL;
+        if (!success || fault) {
+                token_refused(a, c, root, fault, now);
                 json_decref(root);
                 return;
         }
@@ -588,10 +633,11 @@ int access_new(struct access **out, const struct access_config *config, struct e
         if (!a)
                 return error_memory(err);
         a->config = *config;
+        a->config.most = config->most ? config->most : HEADERS_MOST;
         a->delivery = config->trigger->delivery;
         a->task.turn = turn;
         a->headers.max = a->secret_headers.max = 65536;
-        a->message.max = 65536;
+        a->message.max = a->shown.max = 65536;
         random_init(&a->random, random_seed());
         trigger_secrets(config->trigger, count_ref, &n);
         a->values = calloc(n + 1, sizeof(*a->values));
@@ -663,6 +709,7 @@ struct access *access_free(struct access *a)
         buf_done(&a->headers);
         buf_done(&a->secret_headers);
         buf_done(&a->message);
+        buf_done(&a->shown);
         free(a);
         return NULL;
 }

@@ -15,6 +15,7 @@ struct access_config {
         struct loop *loop;
         struct http_client *http;
         struct task *observer; /* made ready when access_lacks changes */
+        size_t most; /* bytes of a request's headers that are left for access_headers; 0: half of all */
 };
 int access_new(struct access **, const struct access_config *, struct error *) MUST_CHECK;
 /* Why requests can't be sent yet; NULL: they can. */

@@ -222,7 +222,9 @@ static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
                     "{\"error\":\"invalid_client\",\"error_description\":\"unknown\",\"access_token\":\"tok-"
                     "en-1\"}",
                     "answered 400: invalid_client, unknown"),
-                ROW(401, "{\"error\":\"pass-word refused\",\"error_description\":7}",
+                ROW(401, "{\"error\":\"Basic bXktY2xpZW50OnBhc3MtJTJGd29yZA==\"}", "answered 401: ***"),
+                ROW(401, "{\"error\":\"pass-%2Fword\"}", "answered 401: ***"),
+                ROW(401, "{\"error\":\"pass-/word refused\",\"error_description\":7}",
                     "answered 401: *** refused"),
                 ROW(400, "{\"error\":\"no\\u001b[2J\\nlevel=info\"}", "answered 400: no [2J level=info"),
                 ROW(500, "tok-en-1 is the token", "answered 500"),
@@ -239,7 +241,7 @@ static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
 
                 prepare();
                 write_value("one", "my-client");
-                write_value("two", "pass-word");
+                write_value("two", "pass-/word");
                 b.status = table[i].status;
                 b.answer = table[i].answer;
                 begin(OAUTH);
@@ -370,6 +372,38 @@ static void what_was_shown_is_left_out_as_well(void **state UNUSED)
         assert_string_equal(out.p, "*** ***");
 }
 
+/* An event would be given up for what is no fault of its own. */
+static bool is_refused(void) { return access_lacks(b.access) && strstr(access_lacks(b.access), "too long"); }
+
+static void a_token_that_no_request_holds_is_none(void **state UNUSED)
+{
+        static char answer[20000];
+        int n = snprintf(answer, sizeof(answer), "{\"access_token\": \"");
+
+        memset(answer + n, 't', HTTP_HEADROOM);
+        (void)strcpy(answer + n + HTTP_HEADROOM, "\"}");
+        prepare();
+        write_value("one", "id");
+        write_value("two", "secret");
+        b.answer = answer;
+        begin(OAUTH);
+        run(is_refused);
+        assert_int_equal(access_headers(b.access).n, 0);
+}
+
+static void headers_that_no_request_holds_are_not_sent(void **state UNUSED)
+{
+        static char value[HTTP_HEADROOM / 2];
+
+        prepare();
+        memset(value, 'v', sizeof(value) - 1);
+        write_value("one", value);
+        begin(BEARER);
+        assert_string_equal(access_lacks(b.access),
+                            "the headers from Secrets take more than 8192 bytes: no request holds them");
+        assert_int_equal(access_headers(b.access).n, 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -384,6 +418,8 @@ int main(void)
                 cmocka_unit_test_teardown(passwords_have_no_control_characters, end),
                 cmocka_unit_test_teardown(secrets_are_found_in_json, end),
                 cmocka_unit_test_teardown(what_was_shown_is_left_out_as_well, end),
+                cmocka_unit_test_teardown(a_token_that_no_request_holds_is_none, end),
+                cmocka_unit_test_teardown(headers_that_no_request_holds_are_not_sent, end),
         };
 
         signals_block();

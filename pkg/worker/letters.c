@@ -249,7 +249,7 @@ static int send_http(struct letters *l, uint32_t number, struct sending *of, siz
         struct letter *letter = &l->letters[number];
 
         if (l->in_use == &letter->request)
-                l->in_use = NULL;
+                http_release(&l->http, TAKE(l->in_use));
         letter->of = of;
         letter->size = size;
         letter->request.request.wake = l->wake;
@@ -288,10 +288,17 @@ int letters_send(struct letters *l, uint32_t number, struct sending *of, struct 
         return result;
 }
 
+/* Letters are rare, and as large as any event: nothing is kept for the next one. */
+static void end_letter(struct letters *l, struct http_request *q)
+{
+        http_release(&l->http, q);
+        buf_done(&l->messages[CONTAINER_OF(q, struct letter, request) - l->letters]);
+}
+
 void letters_cancel(struct letters *l, uint32_t number, const struct sending *of)
 {
         if (!l->producer) {
-                http_release(&l->http, &l->letters[number].request);
+                end_letter(l, &l->letters[number].request);
                 return;
         }
         for (uint32_t i = 0; i < l->arrived_n; i++)
@@ -372,7 +379,7 @@ struct sending *letters_take(struct letters *l, struct answer *a)
         struct request *r;
 
         if (l->in_use)
-                http_release(&l->http, TAKE(l->in_use));
+                end_letter(l, TAKE(l->in_use));
         if (l->arrived_n) {
                 *a = (struct answer){ .kind = ANSWER_ACCEPTED, .text = "" };
                 return l->arrived[--l->arrived_n];

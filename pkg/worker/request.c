@@ -205,7 +205,7 @@ void request_headers(struct request_maker *m, struct record *const *records, siz
         case FORMAT_CLOUDEVENTS_BINARY:
                 cloud_event(m, records[0], &e);
                 cloudevent_headers(&e, NULL, 0, b);
-                b->failed = b->failed || m->space.failed;
+                buf_fail_as(b, &m->space);
                 break;
         case FORMAT_CLOUDEVENTS_STRUCTURED:
                 buf_text(b, "Content-Type: application/cloudevents+json; charset=UTF-8\r\n");
@@ -239,14 +239,14 @@ void request_body(struct request_maker *m, struct record *const *records, size_t
         case FORMAT_CLOUDEVENTS_STRUCTURED:
                 cloud_event(m, records[0], &e);
                 cloudevent_write(&e, NULL, 0, &w);
-                body->failed = body->failed || m->space.failed;
+                buf_fail_as(body, &m->space);
                 return;
         case FORMAT_CLOUDEVENTS_BATCH:
                 writer_array(&w);
                 for (size_t i = 0; i < n; i++) {
                         cloud_event(m, records[i], &e);
                         cloudevent_write(&e, NULL, 0, &w);
-                        body->failed = body->failed || m->space.failed;
+                        buf_fail_as(body, &m->space);
                 }
                 writer_array_end(&w);
                 return;
@@ -286,7 +286,8 @@ static void write_letter(struct request_maker *m, struct record *r, const struct
         if (d->truncated && payload.n == 0)
                 e.own_n = 0;
         cloudevent_write(&e, more, n, &w);
-        body->failed = body->failed || m->space.failed || code.failed;
+        buf_fail_as(body, &m->space);
+        buf_fail_as(body, &code);
 }
 
 /* Cuts the payload, then the function's answer, until the letter fits. Each round cuts the excess, or half.
@@ -301,7 +302,7 @@ static void cut_letter(struct request_maker *m, struct record *r, struct dead_le
                 size_t size, over;
 
                 body->n = from;
-                body->failed = false;
+                body->failed = body->full = false;
                 write_letter(m, r, d, payload, body);
                 size = body->n - from;
                 if ((!body->failed && size <= most) || (d->truncated && payload.n + d->answer.n == 0))

@@ -12,7 +12,9 @@ enum {
         MESSAGES_KEPT = 4 * MESSAGE_KEPT, /* of all that wait for use */
         MESSAGE_MOST = 64 << 20,
         ANSWER_KEPT = 4096,
-        PARTIAL_ANSWER_KEPT = 64 * 1024
+        PARTIAL_ANSWER_KEPT = 64 * 1024,
+        HEADERS_OF_CLIENT = 128, /* bytes: HTTP's own */
+        HEADERS_OF_EVENT = 1024  /* what most events take at most */
 };
 
 enum sending_state { SENDING_TRANSFORMED, SENDING_MADE, SENDING_SENT, SENDING_LETTER, SENDING_FAILED };
@@ -132,6 +134,21 @@ static void sending_fail(struct sender *s, struct sending *o, enum answer_kind k
         loop_ready(s->config.loop, s->config.wake);
 }
 
+/* What no request can hold fails for good, unlike what there is no memory for now. A batch is halved until
+ * the record at fault is alone. */
+static void fail_unwritten(struct sender *s, struct sending *o)
+{
+        bool full = o->message.full || o->headers.full;
+
+        if (!full)
+                sending_fail(s, o, ANSWER_RETRY, "out of memory");
+        else
+                sending_fail(s, o, o->n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL,
+                             o->message.full ? "the event would take more than 64 MiB as a request's body"
+                                             : "the request's headers would take more than 64 KiB");
+        o->starved = !full;
+}
+
 static void submit(struct sender *s, struct sending *o)
 {
         struct error err;
@@ -144,10 +161,9 @@ static void submit(struct sender *s, struct sending *o)
         o->request.target = s->target;
         o->request.message = &o->message;
         o->request.headers = buf_view(&o->headers);
-        if (o->message.failed || o->headers.failed) {
-                sending_fail(s, o, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
-                o->starved = true;
-        } else if (http_submit(&s->http, &o->request, &err) < 0) {
+        if (o->message.failed || o->headers.failed)
+                fail_unwritten(s, o);
+        else if (http_submit(&s->http, &o->request, &err) < 0) {
                 sending_fail(s, o, err.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY, err.text);
                 o->starved = err.kind == ERROR_MEMORY;
         } else
@@ -212,7 +228,11 @@ static void post_letter(struct sender *s, struct sending *o)
         buf_reset(&s->payload);
         if (s->config.trigger->event->format == FORMAT_FUNCTION_GRAPH)
                 request_body(&s->maker, &o->letter, 1, &s->payload);
-        if (letters_send(s->letters, o->number, o, &s->maker, o->letter, &d, buf_view(&s->payload), &err) < 0)
+        if (s->payload.failed) { /* the start of an event would pass for all of it */
+                sending_fail(s, o, ANSWER_RETRY, "out of memory");
+                o->starved = true;
+        } else if (letters_send(s->letters, o->number, o, &s->maker, o->letter, &d, buf_view(&s->payload),
+                                &err) < 0)
                 sending_fail(s, o, ANSWER_RETRY, err.text);
         else
                 o->state = SENDING_LETTER;
@@ -535,7 +555,10 @@ static bool needs_access(const struct delivery_spec *d)
         return any;
 }
 
-static int open_target(struct sender *s, struct error *err)
+/* headers_n: what each request's headers take beside the event's own and those with Secrets, or a little
+ * less.
+ */
+static int open_target(struct sender *s, size_t *headers_n, struct error *err)
 {
         const struct trigger *t = s->config.trigger;
         BUF_AT_END struct buf space = BUF_INIT(1 << 20), headers = BUF_INIT(65536);
@@ -546,6 +569,7 @@ static int open_target(struct sender *s, struct error *err)
         request_constant_headers(&s->maker, &headers);
         if (headers.failed)
                 return error_memory(err);
+        *headers_n = HEADERS_OF_CLIENT + strlen(s->config.sink) + headers.n;
         c.headers = buf_view(&headers);
         c.method = delivery_methods[s->delivery->method];
         c.max_connections = s->config.most;
@@ -560,12 +584,12 @@ static int open_target(struct sender *s, struct error *err)
 static int open_all(struct sender *s, struct error *err)
 {
         const struct sender_config *c = &s->config;
-        const struct access_config access = { .trigger = c->trigger,
-                                              .log = c->log,
-                                              .secrets = c->secrets,
-                                              .loop = c->loop,
-                                              .http = c->http,
-                                              .observer = c->wake };
+        struct access_config access = { .trigger = c->trigger,
+                                        .log = c->log,
+                                        .secrets = c->secrets,
+                                        .loop = c->loop,
+                                        .http = c->http,
+                                        .observer = c->wake };
         const struct letters_config letters = { .trigger = c->trigger,
                                                 .log = c->log,
                                                 .url = c->dead_letter,
@@ -576,13 +600,16 @@ static int open_all(struct sender *s, struct error *err)
                                                 /* and one more: the last taken keeps its answer */
                                                 .most = c->most + 1 };
         const struct transform_spec *t = c->trigger->transform;
+        size_t headers_n = 0;
 
         s->http = http_client_port(c->http);
         s->places = calloc(c->batch_records, sizeof(*s->places));
         if (!s->places)
                 return error_memory(err);
-        if (open_target(s, err) < 0 ||
-            (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
+        if (open_target(s, &headers_n, err) < 0)
+                return -1;
+        access.most = HTTP_HEADROOM - HEADERS_OF_EVENT - headers_n;
+        if ((needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
             (s->delivery->dead_letter && !(c->tried && s->delivery->dead_letter->kafka) &&
              letters_new(&s->letters, &letters, err) < 0))
                 return -1;
@@ -607,7 +634,7 @@ int sender_new(struct sender **out, const struct sender_config *config, struct e
         s->config = *config;
         s->delivery = config->trigger->delivery;
         s->words.max = 4096;
-        s->payload.max = MESSAGE_MOST;
+        s->payload.max = SIZE_MAX / 2; /* a letter is cut, whatever its event takes */
         /* *** is no longer than a secret */
         s->answer.max = MAX_OF(config->answer_max, (size_t)PARTIAL_ANSWER_KEPT) + 1;
         s->init = config->trigger->function->init_path ? INIT_WAITS : INIT_DONE;

@@ -318,6 +318,48 @@ static void without_memory_no_failed_record_is_accepted(void **state UNUSED)
                 }
 }
 
+/* No request can hold it, now or later: the next attempt would fail as this one did. */
+static void what_no_request_can_hold_is_final(void **state UNUSED)
+{
+        enum { LARGE = 12 << 20 }; /* of which each byte takes six in JSON */
+        char *large = malloc(LARGE);
+        struct str kept[RECORDS];
+        struct answer a;
+
+        assert_non_null(large);
+        memset(large, 1, LARGE);
+        begin("  delivery: {batch: {maxMessages: 3, maxBytes: 33554432}}");
+        for (size_t i = 0; i < RECORDS; i++) {
+                kept[i] = b.records[i]->value;
+                b.records[i]->value = (struct str){ large, i ? LARGE / 4 : LARGE };
+        }
+        assert_int_equal(outcome(RECORDS).kind, ANSWER_TOO_LARGE);
+        a = outcome(1);
+        assert_int_equal(a.kind, ANSWER_FINAL);
+        assert_string_equal(a.text, "the event would take more than 64 MiB as a request's body");
+        assert_false(sender_starved(b.sender));
+        assert_int_equal(b.requests, 0);
+        for (size_t i = 0; i < RECORDS; i++)
+                b.records[i]->value = kept[i];
+        free(large);
+}
+
+static void headers_that_no_request_can_hold_are_final(void **state UNUSED)
+{
+        static char key[70000];
+        struct answer a;
+
+        memset(key, 'k', sizeof(key));
+        begin("  event: {format: CloudEventsBinary}");
+        b.records[0]->key = (struct str){ key, sizeof(key) };
+        b.records[0]->has_key = true;
+        a = outcome(1);
+        b.records[0]->key = (struct str){ 0 };
+        assert_int_equal(a.kind, ANSWER_FINAL);
+        assert_string_equal(a.text, "the request's headers would take more than 64 KiB");
+        assert_int_equal(b.requests, 0);
+}
+
 static void what_was_cancelled_never_comes(void **state UNUSED)
 {
         struct sending *o;
@@ -356,6 +398,47 @@ static void a_peak_leaves_little(void **state UNUSED)
                 sender_cancel(b.sender, o[i]);
         assert_true(mallinfo2().uordblks < before + 2000000);
         b.records[0]->value = small;
+}
+
+static size_t allocated(void)
+{
+        struct mallinfo2 m = mallinfo2();
+
+        return m.uordblks + m.hblkhd;
+}
+
+static void send_letters(size_t n)
+{
+        const struct dead_letter dead = { .reason = STR("no") };
+        struct answer a;
+        void *taken;
+
+        for (size_t i = 0; i < n; i++)
+                assert_non_null(sender_send_letter(b.sender, b.records[0], &dead, &owners[i]));
+        for (size_t i = 0; i < n; i++) {
+                while (!sender_take(b.sender, &taken, &a))
+                        turn();
+                assert_int_equal(a.kind, ANSWER_ACCEPTED);
+        }
+        assert_false(sender_take(b.sender, &taken, &a));
+}
+
+/* Nor is anything kept of dead letters, which may be rare. */
+static void letters_leave_nothing(void **state UNUSED)
+{
+        static char large[60000];
+        struct str small;
+        size_t before;
+
+        begin("  delivery: {retry: {onExhausted: DeadLetter}, deadLetter: {uri: 'http://127.0.0.1:9/'}}");
+        send_letters(MOST);
+        memset(large, 'x', sizeof(large));
+        small = b.records[0]->value;
+        before = allocated();
+        b.records[0]->value = (struct str){ large, sizeof(large) };
+        send_letters(MOST);
+        b.records[0]->value = small;
+        assert_true(allocated() < before + 2 * sizeof(large));
 }
 
 /* The answer that was taken stays, whatever is sent before the next one is taken. */
@@ -507,8 +590,11 @@ int main(int argc, char **argv)
                 cmocka_unit_test_teardown(a_lack_of_descriptors_is_no_refusal, end),
                 cmocka_unit_test_teardown(a_partial_answer_names_its_records, end),
                 cmocka_unit_test_teardown(without_memory_no_failed_record_is_accepted, end),
+                cmocka_unit_test_teardown(what_no_request_can_hold_is_final, end),
+                cmocka_unit_test_teardown(headers_that_no_request_can_hold_are_final, end),
                 cmocka_unit_test_teardown(what_was_cancelled_never_comes, end),
                 cmocka_unit_test_teardown(a_peak_leaves_little, end),
+                cmocka_unit_test_teardown(letters_leave_nothing, end),
                 cmocka_unit_test_teardown(an_answer_lasts_until_the_next_one, end),
                 cmocka_unit_test_teardown(what_the_transform_refuses_is_final, end),
                 cmocka_unit_test_teardown(nothing_goes_before_the_initialization, end),

@@ -9,7 +9,8 @@
 
 enum {
         PACK_LEAST = 1024,
-        BODY_KEPT = 65536,
+        SPARE_ONE = 65536,    /* bytes of the buffers of an exchange that is not in use, at most */
+        SPARE_MOST = 1 << 20, /* bytes of the buffers of all exchanges that are not in use */
         BODY_FREE = 256 * 1024,
         STREAMS_DEFAULT = 100,
         MEMBER_MAX = 8 << 20
@@ -445,12 +446,26 @@ static int put_head(struct exchange *x, const struct http_request *q, struct err
         return write_head(x, &h, err);
 }
 
+static size_t buffered(const struct exchange *x)
+{
+        return x->head.cap + x->body.cap + x->packed.cap + x->pick.out.cap;
+}
+
+static void free_buffers(struct exchange *x)
+{
+        buf_done(&x->head);
+        buf_done(&x->body);
+        buf_done(&x->packed);
+        buf_done(&x->pick.out);
+}
+
 static struct exchange *exchange_new(struct http_client *client)
 {
         struct exchange *x = LIST_TAKE(&client->spare, struct exchange, node);
 
         if (!x)
                 return calloc(1, sizeof(*x));
+        client->spare_bytes -= buffered(x);
         *x = (struct exchange){
                 .head = x->head, .body = x->body, .packed = x->packed, .pick.out = x->pick.out
         };
@@ -461,22 +476,18 @@ static struct exchange *exchange_new(struct http_client *client)
 
 static void exchange_spare(struct exchange *x)
 {
-        list_prepend(&x->client->spare, &x->node);
-        if (x->body.cap > BODY_KEPT)
-                buf_done(&x->body);
-        if (x->packed.cap > BODY_KEPT)
-                buf_done(&x->packed);
-        if (x->pick.out.cap > BODY_KEPT)
-                buf_done(&x->pick.out);
+        struct http_client *client = x->client;
+
+        list_prepend(&client->spare, &x->node);
+        if (buffered(x) > SPARE_ONE || client->spare_bytes + buffered(x) > SPARE_MOST)
+                free_buffers(x);
+        client->spare_bytes += buffered(x);
         give_room(x);
 }
 
 static void exchange_free(struct exchange *x)
 {
-        buf_done(&x->head);
-        buf_done(&x->body);
-        buf_done(&x->packed);
-        buf_done(&x->pick.out);
+        free_buffers(x);
         free(x);
 }
 

@@ -166,6 +166,7 @@ struct http_client {
         bool packs; /* packer is initialized */
         struct tls_authorities authorities;
         struct list spare;            /* exchanges */
+        size_t spare_bytes;           /* of their buffers */
         size_t large_max, large_held; /* bytes that large answers may take; 0: no limit */
         struct list stalled;          /* exchanges, the longest-waiting first */
 };

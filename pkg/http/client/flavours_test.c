@@ -373,6 +373,29 @@ static void large_members_take_turns(void **state UNUSED)
         buf_done(&long_answer);
 }
 
+/* After a peak of answers little is kept of what they took: their heads count as well. */
+static void a_peak_leaves_little(void **state UNUSED)
+{
+        enum { PEAK = MOST };
+        struct http_target_config c = config();
+        size_t kept = 0;
+
+        c.max_connections = PEAK;
+        c.answer_max = 60000;
+        aim(c);
+        long_answer.max = 60000;
+        while (long_answer.n < 50000)
+                buf_text(&long_answer, "an answer that is long, ");
+        server.handle = answer_at_length;
+        for (uint64_t tag = 1; tag < PEAK; tag++)
+                submit(tag);
+        await(PEAK - 1);
+        LIST_EACH (struct exchange, x, &client->spare, node)
+                kept += x->head.cap + x->body.cap;
+        assert_true(kept <= 1 << 20);
+        buf_done(&long_answer);
+}
+
 static void large_bodies_pass(void **state UNUSED)
 {
         BUF_AT_END struct buf body = BUF_INIT(8 << 20);
@@ -572,6 +595,7 @@ int main(void)
                 { "a_stale_connection_is_replaced", a_stale_connection_is_replaced },
                 { "what_the_peer_has_seen_is_not_sent_again", what_the_peer_has_seen_is_not_sent_again },
                 { "a_refused_connection_names_the_url", a_refused_connection_names_the_url },
+                { "a_peak_leaves_little", a_peak_leaves_little },
                 { "large_bodies_pass", large_bodies_pass },
                 { "large_answers_take_turns", large_answers_take_turns },
                 { "large_members_take_turns", large_members_take_turns },

@@ -1,7 +1,8 @@
 /* HTTP/1.1 on a connection: one exchange at a time, parsed by the codec. */
 #include "http/client/connection.h"
 
-enum { KEPT_MOST = 86400 }; /* seconds */
+enum { KEPT_MOST = 86400 };      /* seconds */
+enum { BUFFER_KEPT = 16 << 10 }; /* between two answers */
 
 /* Which events the socket is watched for: a stalled answer is not read. */
 static void want(struct connection *c)
@@ -49,6 +50,12 @@ static usec kept_idle(struct str head)
         return 0;
 }
 
+static void free_if_large(struct buf *b)
+{
+        if (b->cap > BUFFER_KEPT)
+                buf_done(b);
+}
+
 static void answered(struct connection *c)
 {
         struct exchange *x = connection_first(c);
@@ -70,6 +77,8 @@ static void answered(struct connection *c)
         c->used = true;
         exchange_answer(x, m->status);
         http_codec_next(c->http1);
+        free_if_large(&m->head);
+        free_if_large(&m->body);
         if (reuse)
                 (void)connection_place(c);
         else
