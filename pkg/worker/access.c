@@ -397,8 +397,8 @@ static void token_answered(struct access *a, usec now)
         a->give_up_at = 0;
         a->failures = 0;
         /* Renewed when a fifth of its lifetime is left, or after a fixed time if the lifetime is unknown. */
-        a->refresh_at =
-                now + (lifetime > 0 ? MAX_OF(lifetime * USEC_SEC * 4 / 5, USEC_SEC) : 5 * USEC_MINUTE);
+        a->refresh_at = now +
+                        (lifetime > 0 ? MAX_OF(lifetime * USEC_SEC * 4 / 5, USEC_SEC) : 5 * USEC_MINUTE);
         json_decref(root);
         compose(a);
 }
