@@ -146,7 +146,7 @@ static bool read_binary(const struct record *r, struct str type, struct buf *spa
                 if (strncmp(header, "ce_", 3) != 0)
                         continue;
                 a.name = str_of(header + 3);
-                if (!cloudevent_name(a.name) || !cloudevent_string(a.value))
+                if (!cloudevent_name(a.name) || !cloudevent_attribute(a.name, a.value, false))
                         return false;
                 for (size_t k = 0; k < e->own_n; k++)
                         if (str_equal(list[k].name, a.name))
