@@ -203,13 +203,19 @@ static bool tests_add(struct compiler *c, struct tests *tests, struct test t)
         return true;
 }
 
-static bool tests_keep(struct compiler *c, const struct tests *tests, struct test **out)
+static int compare_tests(const void *a, const void *b) { return test_compare(a, b); }
+
+/* Texts that must be equal stand first, so that a long list of them costs little. */
+static bool tests_keep(struct compiler *c, const struct tests *tests, struct test **out, size_t *exact_n)
 {
         *out = arena_get(c->arena, MAX_OF(tests->n, (size_t)1) * sizeof(**out));
         if (!*out)
                 return out_of_memory(c);
         if (tests->n)
                 memcpy(*out, tests->list, tests->n * sizeof(**out));
+        qsort(*out, tests->n, sizeof(**out), compare_tests);
+        for (*exact_n = 0; *exact_n < tests->n && (*out)[*exact_n].kind == TEST_EXACT;)
+                ++*exact_n;
         return true;
 }
 
@@ -560,7 +566,7 @@ static bool op_anything_but(struct compiler *c, struct test *t)
                 return false;
         t->kind = TEST_ANYTHING_BUT;
         t->buts_n = tests.n;
-        return tests_keep(c, &tests, &t->buts);
+        return tests_keep(c, &tests, &t->buts, &t->exact_n);
 }
 
 static bool op_exists(struct compiler *c, struct test *t)
@@ -573,7 +579,7 @@ static bool op_exists(struct compiler *c, struct test *t)
                 return syntax(c);
         /* false is no test of a value: the caller takes it for what it is */
         t->kind = first == 't' ? TEST_EXISTS : TEST_ANYTHING_BUT;
-        t->buts_n = 0;
+        t->buts_n = t->exact_n = 0;
         t->buts = NULL;
         return true;
 }
@@ -675,7 +681,7 @@ static bool take_list(struct compiler *c, struct list *list)
                         return false;
         }
         list->tests_n = tests.n;
-        return tests_keep(c, &tests, &list->tests);
+        return tests_keep(c, &tests, &list->tests, &list->exact_n);
 }
 
 /* ---- combinations */

@@ -24,7 +24,7 @@ struct filter {
         uint32_t *trail; /* arrays in which an element was chosen, the latest last */
         size_t trail_n, trail_cap;
         uint64_t search; /* one number for each search through a list, never used again */
-        uint64_t tries;
+        uint64_t tries, steps;
         bool out_of_memory;
         struct scan scan;
         struct buf scratch;
@@ -146,19 +146,21 @@ static bool already(const struct filter *f, const struct hits *h, uint32_t scope
         return h->n && (scope == NOWHERE || element) && h->list[h->n - 1].element == element;
 }
 
-static void judge(struct filter *f, struct step *step, uint32_t scope, struct value *v)
+static bool judge(struct filter *f, struct step *step, uint32_t scope, struct value *v)
 {
         if (step->absence && !already(f, &step->present, scope))
                 note(f, &step->present, scope);
         for (struct list *l = step->lists; l; l = l->next) {
                 if (already(f, &l->hits, scope))
                         continue;
-                for (size_t i = 0; i < l->tests_n; i++)
-                        if (test_matches(&l->tests[i], v)) {
-                                note(f, &l->hits, scope);
-                                break;
-                        }
+                if (tests_match(l->tests, l->tests_n, l->exact_n, v))
+                        note(f, &l->hits, scope);
+                f->steps += v->steps;
+                v->steps = 0;
+                if (f->steps > STEPS_MAX)
+                        return scan_fail(&f->scan, "too much to test");
         }
+        return true;
 }
 
 /* The step that a member's name leads to: names and pattern paths may both hold dots. */
@@ -210,8 +212,7 @@ static bool scan_plain(struct filter *f, struct step *step, uint32_t scope)
                 if (!scan_number(s, &v.raw))
                         return false;
         }
-        judge(f, step, scope, &v);
-        return true;
+        return judge(f, step, scope, &v);
 }
 
 /* At the opening bracket. */
@@ -328,11 +329,15 @@ static int scan_record(struct filter *f, struct str json, struct error *err)
         forget(f->pattern.root);
         f->arrays_n = f->elements_n = 1;
         f->out_of_memory = false;
-        f->tries = 0;
+        f->tries = f->steps = 0;
         buf_reset(&f->scratch);
         if (scan_peek(s) != '{')
                 return error_set(err, ERROR_INVALID, "the record is no JSON object");
-        if (!scan_all(f))
+        if (!scan_all(f) && f->steps > STEPS_MAX)
+                return error_set(err, ERROR_INVALID,
+                                 "the record holds more than can be tested against the pattern's lists: the "
+                                 "search was given up");
+        if (s->fault)
                 return error_set(err, ERROR_INVALID, "the record is no valid JSON: byte %u: %s", position(f),
                                  s->fault);
         if (scan_peek(s) || s->p != s->end)

@@ -593,6 +593,39 @@ static void nothing_explodes(void **state UNUSED)
         assert_non_null(strstr(err.text, "the search was given up"));
 }
 
+/* A list of many tests, and a record of many values or of a long one, would take their product. */
+static void tests_times_values_are_bounded(void **state UNUSED)
+{
+        BUF_AT_END struct buf exact = BUF_INIT(1 << 16), wild = BUF_INIT(1 << 16), record = BUF_INIT(8 << 20);
+        CLEANUP(filter_freep) struct filter *many = NULL, *stars = NULL;
+        bool matches = true;
+        struct error err;
+
+        buf_text(&exact, "{\"a\":[");
+        buf_text(&wild, "{\"a\":[");
+        for (int i = 0; i < 2000; i++) {
+                buf_printf(&exact, "\"id-%d\",", i * 7919 % 10007);
+                buf_printf(&wild, "{\"wildcard\":\"*x%d*\"},", i);
+        }
+        buf_text(&exact, "\"last\"]}");
+        buf_text(&wild, "\"last\"]}");
+        many = compiled(exact.p);
+        stars = compiled(wild.p);
+        buf_text(&record, "{\"a\":[");
+        repeat(&record, "\"id-10007\",", 200000);
+        buf_text(&record, "\"id-7919\"]}");
+        assert_true(matches_text(many, buf_view(&record)));
+        assert_int_equal(filter_match(stars, buf_view(&record), &matches, &err), -1);
+        assert_non_null(strstr(err.text, "the search was given up"));
+        buf_reset(&record);
+        buf_text(&record, "{\"a\":\"");
+        repeat(&record, "x", 1000000);
+        buf_text(&record, "\"}");
+        assert_int_equal(filter_match(stars, buf_view(&record), &matches, &err), -1);
+        assert_non_null(strstr(err.text, "the search was given up"));
+        assert_true(matches_text(stars, STR("{\"a\":\"-x1999-\"}")));
+}
+
 static void memory_stays_what_it_is(void **state UNUSED)
 {
         static const char record[] =
@@ -716,6 +749,7 @@ int main(void)
                 cmocka_unit_test(what_is_too_deep_where_the_pattern_looks_is_an_error),
                 cmocka_unit_test(combinations_and_sizes_are_bounded),
                 cmocka_unit_test(nothing_explodes),
+                cmocka_unit_test(tests_times_values_are_bounded),
                 cmocka_unit_test(memory_stays_what_it_is),
                 cmocka_unit_test(any_bytes_are_survived),
         };

@@ -13,6 +13,8 @@ enum {
         RECORD_DEPTH_MAX = 1 << 20,
         /* steps of the search for values that stand in the same array elements */
         TRIES_MAX = 4 << 20,
+        /* of testing the values of a record: a test each, and more for a wildcard in a long text */
+        STEPS_MAX = 16 << 20,
 };
 #define RECORD_MAX ((size_t)1 << 30)
 
@@ -46,9 +48,9 @@ struct list {
         struct str path, text; /* with dots; as written in the pattern */
         size_t order;          /* where in the pattern */
         struct test *tests;
-        size_t tests_n;
-        bool absent, used; /* absent: {"exists": false} is among them */
-        struct hits hits;  /* of the record at hand: values that one of the tests matches */
+        size_t tests_n, exact_n; /* exact_n: texts that stand first, sorted */
+        bool absent, used;       /* absent: {"exists": false} is among them */
+        struct hits hits;        /* of the record at hand: values that one of the tests matches */
 };
 
 /* One of the combinations that $or stands for: all fields must match. */

@@ -9,6 +9,7 @@
 /* ---- numbers */
 
 enum { DIGITS_MAX = 17, EXPONENT_MAX = 2000000000 };
+enum { STEP_BYTES = 16 }; /* that are looked through in the time of a step */
 
 /* digits * 10^exponent, without zeros at the end of digits; n: how many digits. */
 struct decimal {
@@ -329,7 +330,7 @@ static bool string_matches(const struct test *t, struct value *v)
         case TEST_CASELESS: return caseless_prefix(s, t, &used) && used == s.n;
         case TEST_CASELESS_PREFIX: return caseless_prefix(s, t, &used);
         case TEST_CASELESS_SUFFIX: return caseless_suffix(s, t);
-        case TEST_WILDCARD: return wildcard(s, t);
+        case TEST_WILDCARD: v->steps += s.n / STEP_BYTES; return wildcard(s, t);
         case TEST_ADDRESS: return in_network(t, address(v));
         case TEST_EXISTS:
         case TEST_WORD:
@@ -356,16 +357,51 @@ static bool number_matches(const struct test *t, struct value *v)
                (t->range.high_open ? n->value < t->range.high : n->value <= t->range.high);
 }
 
+int test_compare(const struct test *a, const struct test *b)
+{
+        if ((a->kind == TEST_EXACT) != (b->kind == TEST_EXACT))
+                return a->kind == TEST_EXACT ? -1 : 1;
+        if (a->kind != TEST_EXACT)
+                return 0;
+        return a->text.n != b->text.n ? (a->text.n < b->text.n ? -1 : 1)
+                                      : memcmp(a->text.p, b->text.p, a->text.n);
+}
+
+static bool any_exact(const struct test *tests, size_t n, struct value *v)
+{
+        const struct test wanted = { .kind = TEST_EXACT, .text = text_of(v) };
+        size_t low = 0, high = n;
+
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+                int order = test_compare(&tests[middle], &wanted);
+
+                if (order == 0)
+                        return true;
+                v->steps++;
+                *(order < 0 ? &low : &high) = order < 0 ? middle + 1 : middle;
+        }
+        return false;
+}
+
+bool tests_match(const struct test *tests, size_t n, size_t exact_n, struct value *v)
+{
+        if (exact_n && v->kind == VALUE_STRING && any_exact(tests, exact_n, v))
+                return true;
+        for (size_t i = exact_n; i < n; i++) {
+                v->steps++;
+                if (test_matches(&tests[i], v))
+                        return true;
+        }
+        return false;
+}
+
 bool test_matches(const struct test *t, struct value *v)
 {
         if (t->kind == TEST_EXISTS)
                 return true;
-        if (t->kind == TEST_ANYTHING_BUT) {
-                for (size_t i = 0; i < t->buts_n; i++)
-                        if (test_matches(&t->buts[i], v))
-                                return false;
-                return true;
-        }
+        if (t->kind == TEST_ANYTHING_BUT)
+                return !tests_match(t->buts, t->buts_n, t->exact_n, v);
         if (t->kind == TEST_WORD)
                 return v->kind == t->word;
         return v->kind == VALUE_STRING ? string_matches(t, v)

@@ -70,7 +70,7 @@ struct test {
                 };
                 struct {
                         struct test *buts;
-                        size_t buts_n;
+                        size_t buts_n, exact_n; /* exact_n: texts that stand first, sorted */
                 };
         };
 };
@@ -85,6 +85,10 @@ struct value {
         struct str text;
         struct number number;
         struct address address;
+        uint64_t steps; /* that tests took */
 };
 
 bool test_matches(const struct test *, struct value *);
+/* Does any of the tests match? The first exact_n are of kind EXACT, in the order of test_compare. */
+bool tests_match(const struct test *, size_t n, size_t exact_n, struct value *);
+int test_compare(const struct test *, const struct test *);

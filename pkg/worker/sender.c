@@ -208,7 +208,7 @@ struct sending *sender_send(struct sender *s, struct record *const *records, siz
                          n)) /* the batch is halved until the record is alone; then the failure is final */
                 sending_fail(s, o, n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL,
                              "the filter can't say whether the record is wanted: it is nested too deep, or "
-                             "its arrays hold too much");
+                             "holds too much");
         else if (!o->message.failed && n > 1 &&
                  body_of(&o->message).n > (size_t)s->delivery->batch->max_bytes)
                 sending_fail(s, o, ANSWER_TOO_LARGE, "the batch is larger than batch.maxBytes");
