@@ -261,6 +261,17 @@ bool cloudevent_string(struct str s)
         return true;
 }
 
+bool cloudevent_attribute(struct str name, struct str value, bool raw)
+{
+        usec ignored;
+
+        if (!raw && !cloudevent_string(value))
+                return false;
+        if (str_is(name, "time"))
+                return !raw && time_parse(value, &ignored);
+        return !raw || (!str_is(name, "subject") && !str_is(name, "dataschema"));
+}
+
 struct cloud_attribute *cloudevent_attributes(struct buf *space, size_t bytes)
 {
         size_t list = CLOUDEVENT_ATTRIBUTES_MOST * sizeof(struct cloud_attribute);
@@ -309,10 +320,10 @@ static int read_attribute(struct reading *r, struct str name, struct str value, 
                 r->versioned = str_is(value, "1.0");
                 return r->versioned ? 0 : error_set(err, ERROR_INVALID, "specversion: must be \"1.0\"");
         }
-        if ((known && raw) || (!raw && !cloudevent_string(value)))
-                return error_set(err, ERROR_INVALID,
-                                 STR_FMT ": must be a text without control characters, and not empty",
-                                 STR_ARG(name));
+        if ((known && raw) || !cloudevent_attribute(name, value, raw))
+                return error_set(err, ERROR_INVALID, STR_FMT ": must be %s", STR_ARG(name),
+                                 str_is(name, "time") ? "a time as RFC 3339 writes it"
+                                                      : "a text without control characters, and not empty");
         if (known) {
                 *known = value;
                 return 0;

@@ -54,6 +54,9 @@ void cloudevent_data(struct cloud_event *, struct str data, struct str declared)
 /* Is it a String of CloudEvents' type system that an attribute may have: UTF-8 without control characters and
  * noncharacters, not empty? */
 bool cloudevent_string(struct str);
+/* May an attribute have the value: a String, of time one as RFC 3339 writes it; raw: a number or a boolean of
+ * JSON, which only extensions may have? */
+bool cloudevent_attribute(struct str name, struct str value, bool raw);
 /* May it be the name of an attribute: lower-case letters and digits? */
 bool cloudevent_name(struct str);
 /* Reads an event in JSON structured mode. The event borrows from the text and from the buffer, which is empty

@@ -195,6 +195,11 @@ static void what_is_no_event_is_refused(void **state UNUSED)
                 "{" REQUIRED ",\"data_base64\":7}",
                 "{" REQUIRED ",\"datacontenttype\":\"a\\u0000\",\"data\":7}",
                 "{" REQUIRED ",\"x\":\"\xff\"}",
+                "{" REQUIRED ",\"time\":\"yesterday\"}",
+                "{" REQUIRED ",\"time\":\"2020-01-02T03:04:05\"}",
+                "{" REQUIRED ",\"time\":1577934245}",
+                "{" REQUIRED ",\"subject\":7}",
+                "{" REQUIRED ",\"dataschema\":true}",
         };
 
         for (size_t i = 0; i < COUNT_OF(texts); i++) {

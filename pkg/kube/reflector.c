@@ -7,7 +7,8 @@
 #include "log/log.h"
 #include "base/table.h"
 
-static const usec BACKOFF_FIRST = 800 * USEC_MSEC, BACKOFF_MOST = 30 * USEC_SEC;
+static const usec BACKOFF_FIRST = 800 * USEC_MSEC, BACKOFF_MOST = 30 * USEC_SEC,
+                  SILENCE_MOST = 3 * USEC_MINUTE; /* bookmarks come each minute */
 enum { GIVE_UP_WATCHING = 5 };
 
 /* NAMESPACE/NAME */
@@ -34,6 +35,7 @@ struct reflector {
         bool broken;
         unsigned failures;
         usec watch_began;
+        bool heard; /* the watch has brought something */
         char what[80];
 };
 
@@ -302,6 +304,7 @@ static void watch_line(void *cookie, struct str line)
                 const char *version = json_string_value(
                         json_object_get(json_object_get(object, "metadata"), "resourceVersion"));
 
+                r->heard = true;
                 set_version(r, version);
                 key_of(object, &namespace_, &name, &key);
                 if (strcmp(type, "DELETED") == 0) {
@@ -314,12 +317,25 @@ static void watch_line(void *cookie, struct str line)
         json_decref(root);
 }
 
+/* An API server that was restored accepts a watch at a version that it has not come to again, and says
+ * nothing until it has: no event, and no bookmark either. */
+static bool was_silent(const struct reflector *r)
+{
+        usec most = r->config.silence_most ? r->config.silence_most : SILENCE_MOST;
+
+        return !r->heard && loop_now(r->loop) - r->watch_began >= most;
+}
+
 static void watch_ended(void *cookie, const struct kube_answer *a)
 {
         struct reflector *r = cookie;
         bool brief = loop_now(r->loop) - r->watch_began < USEC_SEC;
 
         r->call = NULL;
+        if (was_silent(r)) {
+                r->gone = true;
+                r->listed = false;
+        }
         if (a->failed && a->error.kind == ERROR_GONE) {
                 r->gone = true;
                 r->listed = false;
@@ -351,6 +367,7 @@ static void send_watch(struct reflector *r)
         add_selector(r, &path);
         q.path = path.p;
         r->watch_began = loop_now(r->loop);
+        r->heard = false;
         r->call = kube_send(r->config.client, &q);
 }
 

@@ -1,6 +1,6 @@
 /* A reflector: keeps a copy of one collection of objects (list, then watch) and tells what changed. Resumes
- * at the last resource version, lists again when that is gone, backs off with jitter, and synthesizes deletes
- * when a list replaces the copy. Loop's thread. */
+ * at the last resource version, lists again when that is gone or says nothing, backs off with jitter, and
+ * synthesizes deletes when a list replaces the copy. Loop's thread. */
 #pragma once
 
 #include "kube/client.h"
@@ -12,6 +12,9 @@ struct reflector_config {
         const char *path;     /* "/apis/apps/v1/deployments", or below /namespaces/NS/; borrowed */
         const char *selector; /* a label selector; NULL: all; borrowed */
         const char *what;     /* "Deployments": for the log; borrowed */
+        /* A watch that brought nothing for so long, from its beginning to its end, is not believed: all is
+         * listed again. 0: three minutes, in which three bookmarks are due. */
+        usec silence_most;
         /* Makes an object smaller before it is kept, in place; NULL: only managedFields are dropped. */
         void (*trim)(json_t *object);
         /* object NULL: it is gone (before is what was known of it). During the first list before is NULL for

@@ -200,6 +200,7 @@ static void close_script(void)
 #define LIST(version, items) OK "{\"metadata\":{\"resourceVersion\":\"" version "\"},\"items\":[" items "]}"
 
 static struct reflector *reflector;
+static usec silence_most;
 static struct buf told;
 static const char *awaited;
 static void (*then)(void); /* what the test does when it was told that */
@@ -222,7 +223,9 @@ static void on_change(void *cookie UNUSED, const char *namespace_ UNUSED, const 
 
 static void open_reflector(const struct step *script, size_t n)
 {
-        struct reflector_config config = { .path = "/things", .what = "things", .changed = on_change };
+        struct reflector_config config = {
+                .path = "/things", .what = "things", .silence_most = silence_most, .changed = on_change
+        };
         struct error err;
 
         told = BUF_INIT(65536);
@@ -341,6 +344,24 @@ static void a_version_that_is_gone_is_not_asked_for_again(void **state UNUSED)
         open_reflector(script, COUNT_OF(script));
         run_until("~b@6");
         close_reflector("+a@5 +b@3 -a@5 ~b@6 ");
+}
+
+/* It accepts the watch, and sends what is newer than a version that it comes to in years. */
+static void a_server_that_was_restored_says_nothing(void **state UNUSED)
+{
+        static const struct step script[] = {
+                ROW("resourceVersion=0 ", LIST("10", OBJECT("a", "5")), CUT),
+                ROW("resourceVersion=10 ", OK EVENT("BOOKMARK", OBJECT("", "12")), CUT),
+                ROW("resourceVersion=12 ", OK, CUT),
+                ROW("GET /things?resourceVersion= ", LIST("7", OBJECT("b", "6")), CUT),
+                ROW("resourceVersion=7 ", OK EVENT("ADDED", OBJECT("c", "8")), STAY),
+        };
+
+        silence_most = 1;
+        open_reflector(script, COUNT_OF(script));
+        silence_most = 0;
+        run_until("+c@8");
+        close_reflector("+a@5 +b@6 -a@5 +c@8 ");
 }
 
 static void it_waits_as_long_as_it_is_told_to(void **state UNUSED)
@@ -671,6 +692,7 @@ int main(void)
                 cmocka_unit_test(a_line_that_cannot_be_read_loses_nothing),
                 cmocka_unit_test(an_error_lists_again_and_not_older_than_what_is_known),
                 cmocka_unit_test(a_server_that_was_restored_does_not_know_the_version),
+                cmocka_unit_test(a_server_that_was_restored_says_nothing),
                 cmocka_unit_test(a_version_that_is_gone_is_not_asked_for_again),
                 cmocka_unit_test(it_waits_as_long_as_it_is_told_to),
                 cmocka_unit_test(a_server_that_was_away_is_found_again),

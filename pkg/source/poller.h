@@ -141,7 +141,8 @@ extern const struct pull_ops poller_pull_at_once;
 
 /* For a shape's sample: the sample is written as a response of the service, and parsed by the same code as
  * any other response, into a page of its own. Pure; any thread. */
-struct page *poller_sample_begin(struct error *) MUST_CHECK; /* an empty page; NULL: out of memory */
+/* An empty page. NULL: out of memory, or the document has other members than known (shape_members). */
+struct page *poller_sample_begin(const struct node *document, const char *known, struct error *) MUST_CHECK;
 /* Takes the page, and returns its first record. filled: the parser's result, -1 with the error filled in. */
 int poller_sample_end(struct page *, int filled, struct record **, struct error *) MUST_CHECK;
 void poller_sample_free(struct record *); /* the shape's sample_free */

@@ -24,11 +24,15 @@ static void discard(struct page *p)
         free(s);
 }
 
-struct page *poller_sample_begin(struct error *err)
+struct page *poller_sample_begin(const struct node *document, const char *known, struct error *err)
 {
-        struct sample *s = calloc(1, sizeof(*s));
-        struct page *p = s ? page_new(&s->remember, &s->stats, SAMPLE_MOST) : NULL;
+        struct sample *s;
+        struct page *p;
 
+        if (shape_members(document, known, err) < 0)
+                return NULL;
+        s = calloc(1, sizeof(*s));
+        p = s ? page_new(&s->remember, &s->stats, SAMPLE_MOST) : NULL;
         if (p)
                 return p;
         free(s);

@@ -136,7 +136,7 @@ static void cancel(void *cookie, struct poller_call *c)
         script.cancelled++;
 }
 
-/* The call to a path that begins so; what it asks stands in asked. */
+/* Finds the call to a path with this prefix; asked gets its request. */
 static char asked[512];
 static struct poller_call *take(const char *path)
 {
@@ -179,7 +179,7 @@ static struct loop *loop;
 static struct task task;
 static usec now;
 
-/* Two slots, as they are told to stand. */
+/* Claims with two slots, whose owners the test sets. */
 static struct {
         struct claim slots[2];
         uint64_t changes;
@@ -460,7 +460,8 @@ static void test_tracks_are_read_by_who_holds_their_slot(void **unused)
         turn();
         assert_int_equal(state, SOURCE_CONNECTED);
 
-        /* It goes elsewhere: what is in flight may end, and the slot is released once all have left. */
+        /* Another worker takes over: deliveries in flight may finish, and the slot is released once all
+         * tracks left. */
         claims_set(0, (struct claim){ CLAIM_LEAVING, .give_up_at = now + USEC_SEC });
         turn();
         assert_int_equal(revoking, 2);
@@ -639,7 +640,7 @@ static void test_what_is_no_time_is_none(void **unused UNUSED)
         assert_int_equal(poller_time(INT64_MAX / USEC_MSEC - 1), (INT64_MAX / USEC_MSEC - 1) * USEC_MSEC);
 }
 
-/* Whether its calls can be made or not, the source's own struct is the poller's. */
+/* poller_open takes ownership of the source's own struct, even if it fails. */
 static void test_an_open_that_fails_frees_all(void **unused)
 {
         const struct poller_config config = { .reader = { .page_bytes = 1 << 16 } };

@@ -15,7 +15,7 @@ static struct reader_config config;
 static usec now;
 static struct record *lent[64];
 static size_t lent_n;
-static struct pull_event last; /* that was no record */
+static struct pull_event last; /* the last event other than a record */
 static char text[256];
 
 static void begin(void)
@@ -60,7 +60,7 @@ static uint32_t add(const char *name)
         return track;
 }
 
-/* Events are taken; what kinds there were, as bits. */
+/* Takes all events; returns their kinds as bits. */
 static unsigned poll(void)
 {
         struct pull_event events[16];
@@ -99,7 +99,7 @@ static void expect_none(void)
         assert_false(next(&job));
 }
 
-/* A track that is read, with credit. */
+/* Adds a track, opens it and gives it credit. */
 static uint32_t opened(const char *name)
 {
         uint32_t track = add(name);
@@ -124,7 +124,7 @@ static struct record *put(struct page *p, const char *id, const char *mark)
         return r;
 }
 
-/* A page of so many records, r1.., marked m1... */
+/* Fetches a page of n records r1, r2, … with the marks m1, m2, … */
 static void fetch(struct reader_job *job, int n)
 {
         for (int i = 1; i <= n; i++) {
@@ -427,7 +427,7 @@ static void test_the_state_stays_below_its_bound(void **state)
 
 /* ---- texts of answers --------------------------------------------------- */
 
-/* Each lies in room of its own, beside records and bytes, whatever was given back of it. */
+/* Each text has memory of its own, beside records and bytes. */
 static void texts_are_what_they_say(void **state UNUSED)
 {
         static const struct {
@@ -556,8 +556,8 @@ static void test_somebody_elses_claim_is_standby(void **state)
         assert_int_equal(reader_deadline(reader), USEC_NEVER);
 }
 
-/* Whoever says who holds what was away for a while: what is said of that ends once it answers again, whether
- * the claim is ours then or another worker's. */
+/* The service behind the claims was away. That failure ends with its next answer, even if another worker has
+ * the claim. */
 static void test_standing_by_after_a_failure_is_no_failure(void **state)
 {
         struct reader_job ours, theirs;
@@ -584,7 +584,7 @@ static void test_standing_by_after_a_failure_is_no_failure(void **state)
         theirs = expect_job(READER_CLAIM);
         reader_failed(reader, &theirs, &taken, now);
         (void)poll();
-        assert_int_equal(last.state, SOURCE_DISCONNECTED); /* the other one did not hear yet */
+        assert_int_equal(last.state, SOURCE_DISCONNECTED); /* the second track has no answer yet */
         reader_failed(reader, &ours, &taken, now);
         (void)poll();
         assert_int_equal(last.state, SOURCE_STANDBY);
@@ -598,7 +598,7 @@ static void test_standing_by_after_a_failure_is_no_failure(void **state)
         assert_string_equal(text, "");
 }
 
-/* Each has words of its own: those of one are said, once. */
+/* Each track has a text of its own; that of one is shown, once. */
 static void test_standing_by_is_said_once(void **state)
 {
         struct reader_job jobs[3];
@@ -630,7 +630,7 @@ static void test_standing_by_is_said_once(void **state)
                 }
         }
         assert_int_equal(said, 1);
-        /* What changes is said, once it is heard by that one. */
+        /* A new text is shown once that track reports it. */
         now += USEC_MINUTE;
         for (int i = 0; i < 3; i++) {
                 jobs[i] = expect_job(READER_CLAIM);
@@ -648,7 +648,7 @@ static void test_standing_by_is_said_once(void **state)
         assert_true(poll() & 1u << PULL_CLOSED);
 }
 
-/* What is under way of three tracks, in the order of jobs. */
+/* The jobs in flight of three tracks, in order. */
 static unsigned fails(const struct reader_job *job, const char *cause, bool retry)
 {
         struct error err;
@@ -666,7 +666,7 @@ static void start_three(struct reader_job jobs[3])
                 jobs[i] = expect_job(READER_FETCH);
 }
 
-/* When a service is away all tracks say so, and the list of them: one of them is told, once. */
+/* If a service is away, all tracks and the list of them fail: one failure is shown, once. */
 static void test_a_failure_of_all_is_said_once(void **state)
 {
         struct reader_job jobs[3];
@@ -700,7 +700,7 @@ static void test_a_failure_of_all_is_said_once(void **state)
         assert_int_equal(last.state, SOURCE_DISCONNECTED);
         assert_string_equal(text, first);
         assert_int_equal(said, 1);
-        /* Another cause of the same track is said; and whoever still fails once that one is well. */
+        /* A new cause of the same track is shown; once it recovers, that of a track that still fails. */
         start_three(jobs);
         for (int i = 0; i < 3; i++)
                 said += fails(&jobs[i], "no such host", true) != 0;
@@ -714,7 +714,7 @@ static void test_a_failure_of_all_is_said_once(void **state)
         reader_trouble(reader, &list);
         assert_true(poll() & 1u << PULL_STATE);
         assert_string_equal(text, "stream orders: connection timed out");
-        /* What is final says more than what passes. */
+        /* A final failure takes precedence over a temporary one. */
         start_three(jobs);
         assert_true(fails(&jobs[0], "forbidden", false));
         assert_int_equal(last.state, SOURCE_FAILED);
@@ -748,7 +748,7 @@ static void test_remarks_are_reasons_of_what_is_well(void **state)
         assert_string_equal(text, "");
 }
 
-/* A track that has nothing more is let go. */
+/* A track without more data leaves. */
 static void end(uint32_t track)
 {
         struct reader_job job;
@@ -818,7 +818,7 @@ static void test_warnings_and_losses_are_counted(void **state)
         assert_false(reader_warned(reader, &n));
 }
 
-/* However many there are before they are taken, none is left out of the count. */
+/* However many warnings there are before they are taken, all are counted. */
 static void test_a_thousand_losses_take_little_room(void **state)
 {
         uint64_t lost = 0, times = 0, notices = 0;
@@ -914,7 +914,7 @@ static void test_ten_thousand_tracks(void **state)
 
 /* ---- how much is asked for ---------------------------------------------- */
 
-/* A page of what is asked for, which takes so long for each record. */
+/* Fetches as many records as are asked for, each of which takes so long to deliver. */
 static uint32_t page_done_in(uint32_t track, usec each)
 {
         struct reader_job job = expect_job(READER_FETCH);

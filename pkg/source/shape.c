@@ -4,23 +4,23 @@
 
 enum { SHOWN = 60 };
 
-int shape_members(const struct node *document, const char *const *known, struct error *err)
+static bool is_among(struct str name, struct str known)
 {
-        BUF_AT_END struct buf names = BUF_INIT(1024);
+        while (known.n)
+                if (str_equal(str_trim(str_cut(&known, ',')), name))
+                        return true;
+        return false;
+}
 
-        for (const char *const *k = known; *k; k++)
-                buf_printf(&names, "%s%s", names.n ? ", " : "", *k);
+int shape_members(const struct node *document, const char *known, struct error *err)
+{
         for (size_t i = 0; document->kind == NODE_MAP && i < document->n; i++) {
                 const struct member *m = &document->members[i];
-                const char *const *k = known;
 
-                while (*k && !str_is(m->key, *k))
-                        k++;
-                if (!*k)
+                if (!is_among(m->key, str_of(known)))
                         return error_set(err, ERROR_INVALID,
                                          "%u:%u: unknown member \"" STR_FMT "\" of the record; known are %s",
-                                         m->line, m->column, STR_ARG(text_clip(m->key, SHOWN)),
-                                         names.p ? names.p : "");
+                                         m->line, m->column, STR_ARG(text_clip(m->key, SHOWN)), known);
         }
         return 0;
 }

@@ -27,5 +27,5 @@ struct shape {
         void (*sample_free)(struct record *); /* takes NULL */
 };
 
-/* For sample: is each member of the document one of these? NULL ends them. */
-int shape_members(const struct node *document, const char *const *known, struct error *) MUST_CHECK;
+/* For sample: has the document only members of this list, such as "key, value"? */
+int shape_members(const struct node *document, const char *known, struct error *) MUST_CHECK;

@@ -395,6 +395,23 @@ static void token_refused(struct access *a, const struct http_request *c, json_t
                                now + MIN_OF(c->retry_after, a->delivery->retry->retry_after_max));
 }
 
+enum { LIFETIME_MOST = 86400 }; /* seconds that are counted on */
+
+/* In seconds, as a number or, as some servers write it, a string. 0 or less: it is not said. */
+static int64_t token_lifetime(const json_t *root)
+{
+        const json_t *value = json_object_get(root, "expires_in");
+        int64_t seconds = 0;
+
+        if (json_is_string(value) && !str_to_int64(str_of(json_string_value(value)), &seconds))
+                return 0;
+        if (json_is_real(value))
+                seconds = (int64_t)MAX_OF(MIN_OF(json_real_value(value), (double)LIFETIME_MOST), 0.0);
+        if (json_is_integer(value))
+                seconds = json_integer_value(value);
+        return MIN_OF(seconds, (int64_t)LIFETIME_MOST);
+}
+
 static void token_answered(struct access *a, usec now)
 {
         const struct http_request *c = &a->request;
@@ -409,7 +426,7 @@ static void token_answered(struct access *a, usec now)
         }
         root = json_tree(c->body, 0, JSON_VALUES_MOST, NULL);
         token = json_string_value(json_object_get(root, "access_token"));
-        lifetime = json_integer_value(json_object_get(root, "expires_in"));
+        lifetime = token_lifetime(root);
         success = c->status >= 200 && c->status <= 299;
         fault = success ? unusable(a, token) : NULL;
         if (!success || fault) {
@@ -425,9 +442,8 @@ static void token_answered(struct access *a, usec now)
         a->give_up_at = 0;
         a->failures = 0;
         /* Renewed when a fifth of its lifetime is left, or after a fixed time if the lifetime is unknown. */
-        a->refresh_at = now + (lifetime > 0
-                                       ? MAX_OF(MIN_OF(lifetime, (int64_t)86400) * USEC_SEC * 4 / 5, USEC_SEC)
-                                       : 5 * USEC_MINUTE);
+        a->refresh_at = now +
+                        (lifetime > 0 ? MAX_OF(lifetime * USEC_SEC * 4 / 5, USEC_SEC) : 5 * USEC_MINUTE);
         json_decref(root);
         compose(a);
 }

@@ -285,6 +285,29 @@ static void any_2xx_brings_a_token(void **state UNUSED)
         assert_true(has_headers("Authorization: Bearer tok-en-1\r\n"));
 }
 
+static bool asked_again(void) { return b.asked > 1; }
+
+static void a_token_is_renewed_in_time_however_that_is_written(void **state UNUSED)
+{
+        static const char *const answers[] = {
+                "{\"access_token\":\"tok-en-1\",\"expires_in\":1}",
+                "{\"access_token\":\"tok-en-1\",\"expires_in\":1.0}",
+                "{\"access_token\":\"tok-en-1\",\"expires_in\":\"1\"}",
+        };
+
+        for (size_t i = 0; i < COUNT_OF(answers); i++) {
+                prepare();
+                write_value("one", "my-client");
+                write_value("two", "pass-word");
+                b.answer = answers[i];
+                begin(OAUTH);
+                run(lacks_nothing);
+                run(asked_again);
+                assert_int_equal(end(NULL), 0);
+        }
+        prepare();
+}
+
 static void quotes(const char *text, size_t most, bool cut, const char *quoted)
 {
         BUF_AT_END struct buf out = BUF_INIT(1024);
@@ -413,6 +436,7 @@ int main(void)
                 cmocka_unit_test_teardown(of_a_tokens_answer_no_secret_is_told, end),
                 cmocka_unit_test_teardown(a_tokens_server_is_asked_when_it_says, end),
                 cmocka_unit_test_teardown(any_2xx_brings_a_token, end),
+                cmocka_unit_test_teardown(a_token_is_renewed_in_time_however_that_is_written, end),
                 cmocka_unit_test_teardown(our_secrets_are_left_out_of_what_is_quoted, end),
                 cmocka_unit_test_teardown(passwords_need_not_be_ascii, end),
                 cmocka_unit_test_teardown(passwords_have_no_control_characters, end),

@@ -38,8 +38,9 @@ static void live(struct http_call *call) { http_call_reply(call, 200, TEXT, (str
 
 /* ---- what takes longer -------------------------------------------------- */
 
-/* Triggers shown in one pass of the loop: about a millisecond of work. */
-enum { SHOWN_AT_ONCE = 128 };
+/* Triggers shown in one pass of the loop: about a millisecond of work, and half of one for probes, which look
+ * at little of each. */
+enum { SHOWN_AT_ONCE = 128, PROBED_AT_ONCE = 512 };
 
 struct shot { /* a request for a snapshot */
         struct list_node node;
@@ -59,7 +60,7 @@ static void show_some(struct admin *a, enum admin_walk which)
         struct shot *shot = LIST_FIRST(&w->shots, struct shot, node);
         struct pipeline_status s;
 
-        for (int i = 0; i < SHOWN_AT_ONCE && w->next; i++) {
+        for (int most = which == ADMIN_PROBES ? PROBED_AT_ONCE : SHOWN_AT_ONCE; most > 0 && w->next; most--) {
                 struct admin_entry *e = LIST_ITEM(w->next, struct admin_entry, node);
 
                 w->next = w->next->next;

@@ -358,10 +358,14 @@ struct place {
 struct failures {
         struct place *places;
         size_t n;
-        uint32_t *failed;
+        uint32_t *failed; /* by place: an enum named */
         struct buf text;
         bool wrong, ended;
 };
+
+/* How an item names a record. Several records may have one id (equal messages of a queue have): it names all
+ * of them, since nothing tells which of them failed. */
+enum named { NAMED_NOT, NAMED_BY_PLACE, NAMED_BY_ID };
 
 static int compare_places(const void *a_, const void *b_)
 {
@@ -373,7 +377,8 @@ static int compare_places(const void *a_, const void *b_)
         return (a->at > b->at) - (a->at < b->at);
 }
 
-static bool place_of_text(const struct failures *f, struct str text, size_t *place)
+/* Of several records with the id, the first. */
+static enum named place_of_text(const struct failures *f, struct str text, size_t *place)
 {
         size_t low = 0, high = f->n;
         int64_t index;
@@ -386,13 +391,28 @@ static bool place_of_text(const struct failures *f, struct str text, size_t *pla
                 else
                         high = middle;
         }
-        if (text.n && low < f->n && str_equal(f->places[low].id, text))
+        if (text.n && low < f->n && str_equal(f->places[low].id, text)) {
                 *place = f->places[low].at;
-        else if (str_to_int64(text, &index) && index >= 0 && (uint64_t)index < f->n)
-                *place = (size_t)index;
-        else
-                return false;
-        return true;
+                return NAMED_BY_ID;
+        }
+        if (!str_to_int64(text, &index) || index < 0 || (uint64_t)index >= f->n)
+                return NAMED_NOT;
+        *place = (size_t)index;
+        return NAMED_BY_PLACE;
+}
+
+/* Once for the whole list, however often it names an id. */
+static void name_equals(const struct failures *f)
+{
+        bool all = false;
+
+        for (size_t i = 0; i < f->n; i++) {
+                uint32_t *failed = &f->failed[f->places[i].at];
+
+                all = *failed == NAMED_BY_ID || (all && str_equal(f->places[i].id, f->places[i - 1].id));
+                if (all)
+                        *failed = NAMED_BY_ID;
+        }
 }
 
 /* The string without its escapes; valid until the next one. */
@@ -405,13 +425,13 @@ static struct str plain_text(struct failures *f, struct str raw, bool escaped)
         return buf_view(&f->text);
 }
 
-/* Reads the value of an itemIdentifier. named: it names a record of the batch. */
-static bool read_identifier(struct failures *f, struct scan *s, bool *named, size_t *place)
+/* Reads the value of an itemIdentifier. */
+static bool read_identifier(struct failures *f, struct scan *s, enum named *named, size_t *place)
 {
         bool escaped, text = scan_peek(s) == '"';
         struct str raw;
 
-        *named = false;
+        *named = NAMED_NOT;
         if (!text && scan_peek(s) != '-' && (scan_peek(s) < '0' || scan_peek(s) > '9'))
                 return scan_skip(s, SCAN_ANY_DEPTH);
         if (text ? !scan_string(s, &raw, &escaped) : !scan_number(s, &raw))
@@ -422,7 +442,7 @@ static bool read_identifier(struct failures *f, struct scan *s, bool *named, siz
 
 static bool read_item(struct failures *f, struct scan *s)
 {
-        bool named = false;
+        enum named named = NAMED_NOT;
         size_t place = 0;
 
         if (scan_peek(s) != '{') {
@@ -444,7 +464,7 @@ static bool read_item(struct failures *f, struct scan *s)
                 } while (scan_more(s, '}'));
         }
         if (named)
-                f->failed[place] = 1;
+                f->failed[place] = MAX_OF(f->failed[place], (uint32_t)named);
         f->wrong = f->wrong || !named;
         return !s->fault;
 }
@@ -519,6 +539,7 @@ size_t request_failures(struct str answer, bool cut, struct record *const *recor
         qsort(f.places, n, sizeof(*f.places), compare_places);
         memset(failed, 0, n * sizeof(*failed));
         whole = read_failures(&f, trimmed);
+        name_equals(&f);
         free(f.places);
         buf_done(&f.text);
         if (!whole && cut && !f.ended)

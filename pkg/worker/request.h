@@ -37,8 +37,9 @@ void request_dead_headers(struct request_maker *, struct record *, struct buf *)
 
 /* The records that a function's answer to a batch says have failed, as places in ascending order. Read as
  * Lambda reads it: no list, null or an empty one says that all went well; an answer that is no JSON object,
- * an item without an identifier, or one that names no record of the batch says that all failed. cut: the
- * answer is only the start of what the function said, which is enough once the list has ended. Returns how
- * many; *all: everything failed, why tells. failed has room for n. */
+ * an item without an identifier, or one that names no record of the batch says that all failed; an id that
+ * several records have names all of them. cut: the answer is only the start of what the function said, which
+ * is enough once the list has ended. Returns how many; *all: everything failed, why tells. failed has room
+ * for n. */
 size_t request_failures(struct str answer, bool cut, struct record *const *records, size_t n,
                         uint32_t *failed, bool *all, struct buf *why);

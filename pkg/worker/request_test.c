@@ -210,6 +210,40 @@ static void answers_to_batches(void **state UNUSED)
         }
 }
 
+/* Equal messages of a queue have one id: it says nothing of which of them failed. */
+static void an_id_that_several_records_have_names_all_of_them(void **state UNUSED)
+{
+        static const struct {
+                const char *answer;
+                size_t n;
+                uint32_t failed[RECORDS];
+        } cases[] = {
+                ROW("[{\"itemIdentifier\":\"same\"}]", 2, { 0, 2 }),
+                ROW("[{\"itemIdentifier\":\"same\"},{\"itemIdentifier\":\"same\"}]", 2, { 0, 2 }),
+                ROW("[{\"itemIdentifier\":\"same\"},{\"itemIdentifier\":0}]", 2, { 0, 2 }),
+                ROW("[{\"itemIdentifier\":0},{\"itemIdentifier\":\"other\"}]", 2, { 0, 1 }),
+                ROW("[{\"itemIdentifier\":2}]", 1, { 2 }),
+                ROW("[{\"itemIdentifier\":\"other\"}]", 1, { 1 }),
+        };
+        BUF_AT_END struct buf why = BUF_INIT(4096), answer = BUF_INIT(4096);
+
+        begin("");
+        for (size_t i = 0; i < RECORDS; i++)
+                b.records[i]->id = i == 1 ? STR("other") : STR("same");
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                uint32_t failed[RECORDS];
+                bool all;
+
+                buf_reset(&answer);
+                buf_printf(&answer, "{\"batchItemFailures\":%s}", cases[i].answer);
+                assert_int_equal(
+                        request_failures(buf_view(&answer), false, b.records, RECORDS, failed, &all, &why),
+                        cases[i].n);
+                assert_false(all);
+                assert_memory_equal(failed, cases[i].failed, cases[i].n * sizeof(*failed));
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -221,6 +255,7 @@ int main(void)
                 cmocka_unit_test_teardown(no_header_breaks_out_of_its_line, end),
                 cmocka_unit_test_teardown(a_dead_letter_is_cut_to_what_may_be_sent, end),
                 cmocka_unit_test_teardown(answers_to_batches, end),
+                cmocka_unit_test_teardown(an_id_that_several_records_have_names_all_of_them, end),
         };
         return cmocka_run_group_tests_name("request", tests, NULL, NULL);
 }

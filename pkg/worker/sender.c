@@ -577,6 +577,7 @@ static int open_target(struct sender *s, size_t *headers_n, struct error *err)
         c.answer_max = s->config.answer_max            ? s->config.answer_max
                        : s->delivery->partial_failures ? PARTIAL_ANSWER_KEPT
                                                        : ANSWER_KEPT;
+        c.answer_read_max = s->config.answer_max; /* one that is cut is of no use to who needs it whole */
         return http_target_new(&s->target, s->config.http, &c, err);
 }
 

@@ -216,7 +216,7 @@ static void a_probe_is_answered_a_few_in_a_pass_whatever_else_is_asked(void **st
                 show(&admin, SNAPSHOT_METRICS, &scrapes[i]);
         show(&admin, SNAPSHOT_READY, &calls[SNAPSHOT_READY]);
         assert_int_equal(calls[SNAPSHOT_READY].status, 0);
-        assert_int_equal(turns_until(&calls[SNAPSHOT_READY]), MANY / SHOWN_AT_ONCE);
+        assert_int_equal(turns_until(&calls[SNAPSHOT_READY]), MANY / PROBED_AT_ONCE);
         assert_int_equal(scrapes[1].status, 0);
         assert_int_equal(calls[SNAPSHOT_READY].status, 503);
         rest = buf_view(&calls[SNAPSHOT_READY].body);

@@ -120,9 +120,7 @@ static int hub_sample(const struct trigger *t UNUSED, const struct node *documen
                       struct record **out, struct error *err)
 {
         BUF_AT_END struct buf text = BUF_INIT(BUF_DEFAULT_MAX);
-        static const char *const known[] = { "id", "key", "number", "data", NULL };
-        struct answer a = { .page = shape_members(document, known, err) < 0 ? NULL
-                                                                            : poller_sample_begin(err) };
+        struct answer a = { .page = poller_sample_begin(document, "id, key, number, data", err) };
         struct writer w;
         int read;
 
@@ -227,12 +225,10 @@ static void hub_origin(const struct trigger *t, struct buf *b)
 
 static const struct warning warnings[] = { WARNING("PositionExpired", .loses = true), SOURCE_ACCOUNT_WARNING,
                                            WARNINGS_END };
-const struct source_kind hub_source = {
-        .name = "hub",
-        .warnings = warnings,
-        .type = &hub_type,
-        .shape = &hub_shape,
-        .pull = &poller_pull,
-        .open = hub_open,
-        .origin = hub_origin,
-};
+const struct source_kind hub_source = { .name = "hub",
+                                        .warnings = warnings,
+                                        .type = &hub_type,
+                                        .shape = &hub_shape,
+                                        .pull = &poller_pull,
+                                        .open = hub_open,
+                                        .origin = hub_origin };

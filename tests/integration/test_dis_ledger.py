@@ -116,8 +116,8 @@ class Ledger:
     def kill(self):
         """What was in flight, settled since the last commit, or came between the question and the end, may come again."""
         with self.producer.lock:
-            before = {name: number for name, _, number in self.run.metrics()}
             seen = self.arrivals.look()
+            before = {name: number for name, _, number in self.run.metrics()}
             self.run.kill()
             after = self.arrivals.look()
         assert before["sluice_records_unsaved"] >= 0

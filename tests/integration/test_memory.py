@@ -54,7 +54,7 @@ def send(port, bodies):
 
 @pytest.mark.parametrize(
     "transform",
-    [None, {"jq": ".queryStringParameters = ([range(1500000)] | length)"}],
+    [None, {"jq": ".queryStringParameters = ([range(1500000)] | length)", "timeout": "1m"}],
     ids=["plain", "transform"],
 )
 def test_a_flood_of_large_bodies_is_within_the_pods_limit(tmp_path, transform):

@@ -5,8 +5,11 @@
 
 #include "http/client/connection.h"
 
-static const usec TTL_LEAST = USEC_SEC, TTL_MOST = 60 * USEC_SEC, AVOID_LEAST = 500 * USEC_MSEC,
-                  AVOID_MOST = 10 * USEC_SEC;
+static const usec TTL_LEAST = USEC_SEC, TTL_MOST = 60 * USEC_SEC;
+/* For how long an address is avoided that refused a connection; and one that said nothing, which costs
+ * whoever tries it the whole time for connecting. */
+static const usec AVOID_LEAST = 500 * USEC_MSEC, AVOID_MOST = 10 * USEC_SEC, AVOID_SILENT_LEAST = AVOID_MOST,
+                  AVOID_SILENT_MOST = 2 * USEC_MINUTE;
 
 static void drop_if_unused(struct address *a)
 {
@@ -153,9 +156,12 @@ bool addresses_others(const struct http_target *t)
         return false;
 }
 
-void addresses_failed(struct http_target *t, struct address *a)
+void addresses_failed(struct http_target *t, struct address *a, bool silent)
 {
-        a->backoff = a->backoff ? MIN_OF(2 * a->backoff, AVOID_MOST) : AVOID_LEAST;
+        usec least = silent ? AVOID_SILENT_LEAST : AVOID_LEAST,
+             most = silent ? AVOID_SILENT_MOST : AVOID_MOST;
+
+        a->backoff = MIN_OF(MAX_OF(2 * a->backoff, least), most);
         a->avoid_until = loop_now(t->client->loop) + a->backoff;
 }
 

@@ -2,6 +2,7 @@
  * is this machine. */
 #include <curl/curl.h>
 
+#include "http/client/connection.h"
 #include "http/client/testing.h"
 #include "tests/support/dns.h"
 
@@ -118,6 +119,51 @@ static void an_address_that_refuses_is_passed_over(void **state UNUSED)
         for (size_t i = 0; i < done_n; i++)
                 if (done[i].c.failed)
                         fail_msg("%s", done[i].c.error.text);
+}
+
+static usec avoided_for(const char *text)
+{
+        LIST_EACH (struct address, a, &target->addresses, node)
+                if (strcmp(a->text, text) == 0)
+                        return a->avoid_until - loop_now(loop);
+        return -USEC_HOUR;
+}
+
+/* Its queue is full: it answers no connection. */
+static void fall_silent(struct server *s, int fds[3])
+{
+        struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(s->port) };
+
+        server_stop_listening(s);
+        assert_int_equal(inet_pton(AF_INET, "127.0.0.2", &at.sin_addr), 1);
+        for (int i = 0; i < 3; i++)
+                fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        assert_int_equal(bind(fds[0], (struct sockaddr *)&at, sizeof(at)), 0);
+        assert_int_equal(listen(fds[0], 0), 0);
+        for (int i = 1; i < 3; i++)
+                (void)connect(fds[i], (struct sockaddr *)&at, sizeof(at));
+}
+
+static bool silence_noticed(void) { return avoided_for("127.0.0.2") > 0; }
+
+/* Tried again soon it would cost every other request the whole time for connecting. */
+static void a_silent_address_is_avoided_for_longer_than_one_that_refuses(void **state UNUSED)
+{
+        int fds[3];
+
+        dns.a[1] = "127.0.0.2";
+        dns.a[2] = "127.0.0.3";
+        fall_silent(&servers[1], fds);
+        server_stop_listening(&servers[2]);
+        aim((struct http_target_config){ .max_connections = 9, .connect_timeout = 100 * USEC_MSEC });
+        for (uint64_t tag = 0; tag < 9; tag++)
+                submit(tag);
+        run_until(silence_noticed);
+        assert_in_range(avoided_for("127.0.0.2"), 5 * USEC_SEC, 10 * USEC_SEC);
+        assert_true(avoided_for("127.0.0.3") <= USEC_SEC);
+        assert_true(avoided_for("127.0.0.1") <= 0);
+        for (int i = 0; i < 3; i++)
+                (void)close(fds[i]);
 }
 
 static bool moved(void) { return http_target_connections(target) == 0; }
@@ -250,6 +296,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(the_time_to_live_is_honoured, setup, teardown),
                 cmocka_unit_test_setup_teardown(connections_are_spread_evenly, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_address_that_refuses_is_passed_over, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_silent_address_is_avoided_for_longer_than_one_that_refuses,
+                                                setup, teardown),
                 cmocka_unit_test_setup_teardown(a_vanished_address_is_left, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_refusal_asks_at_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_silent_name_server_blocks_nothing, setup, teardown),

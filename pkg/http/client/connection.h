@@ -244,7 +244,7 @@ bool addresses_awaited(const struct http_target *);   /* requests wait for them 
 void addresses_too_late(struct http_target *);        /* fails those; the question stands */
 struct address *addresses_pick(struct http_target *); /* NULL: none is known */
 bool addresses_others(const struct http_target *);    /* there is one that is not being avoided */
-void addresses_failed(struct http_target *, struct address *);
+void addresses_failed(struct http_target *, struct address *, bool silent);
 void addresses_leave(struct address *); /* a connection to it was closed */
 void addresses_free(struct http_target *);
 

@@ -294,7 +294,7 @@ void pool_refused(struct http_target *t, struct address *a, const struct error *
 
         if (a->avoid_until <= now) {
                 t->failures++;
-                addresses_failed(t, a);
+                addresses_failed(t, a, err->kind == ERROR_TIMEOUT);
         }
         addresses_leave(a);
         if (t->old_n)

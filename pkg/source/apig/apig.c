@@ -662,13 +662,12 @@ static int apig_sample(const struct trigger *t, const struct node *document, use
         const struct apig_spec *spec = t->source_spec;
         const struct node *method = node_member(document, "method"), *path = node_member(document, "path"),
                           *body = node_member(document, "body");
-        static const char *const known[] = { "method", "path", "query", "headers", "body", NULL };
         BUF_AT_END struct buf why = BUF_INIT(1024);
         struct apig_request *r;
         struct sample *s;
         struct writer w;
 
-        if (shape_members(document, known, err) < 0)
+        if (shape_members(document, "method, path, query, headers, body", err) < 0)
                 return -1;
         s = calloc(1, sizeof(*s));
         if (!s)

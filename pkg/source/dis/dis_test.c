@@ -297,7 +297,7 @@ static int64_t read_told(struct bench *b, const char *record, struct buf *seen, 
         buf_printf(&body, "{\"records\":[%s,%s],\"next_partition_cursor\":\"n\"}", record, PLAIN("8"));
         assert_int_equal(reader_new(&b->d.poller.reader, &config, 1, &err), 0);
         assert_int_equal(reader_add(b->d.poller.reader, STR("0"), &b->at, &b->at.track, &err), 0);
-        job.page = poller_sample_begin(&err);
+        job.page = poller_sample_begin(&(const struct node){ 0 }, "", &err);
         b->at.for_records = true;
         if (dis_ops.answered(&b->d.poller, &job, buf_view(&body), &err) == POLLER_DONE)
                 n = job.page->n;
@@ -817,7 +817,7 @@ static const char *mark_of(struct bench *b, struct partition *at, const char *bo
         struct record *r;
         struct error err;
 
-        job.page = poller_sample_begin(&err);
+        job.page = poller_sample_begin(&(const struct node){ 0 }, "", &err);
         assert_non_null(job.page);
         at->for_records = true;
         assert_int_equal(dis_ops.answered(&b->d.poller, &job, str_of(body), &err), POLLER_DONE);

@@ -321,9 +321,8 @@ static int dis_sample(const struct trigger *t, const struct node *document, usec
         const struct dis_from from = { .stream = spec->stream,
                                        .partition = STR("shardId-0000000000"),
                                        .number = -1 };
-        static const char *const known[] = { "partitionKey", "sequenceNumber", "data", NULL };
         BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
-        struct page *page = shape_members(document, known, err) < 0 ? NULL : poller_sample_begin(err);
+        struct page *page = poller_sample_begin(document, "partitionKey, sequenceNumber, data", err);
         struct dis_records got;
 
         if (!page)

@@ -242,9 +242,8 @@ static void dms_origin(const struct trigger *t, struct buf *b)
 static int dms_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
                       struct error *err)
 {
-        static const char *const known[] = { "body", "attributes", "tags", NULL };
         BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
-        struct page *page = shape_members(document, known, err) < 0 ? NULL : poller_sample_begin(err);
+        struct page *page = poller_sample_begin(document, "body, attributes, tags", err);
         struct reading g = { .spec = t->source_spec, .page = page, .wall = wall };
         struct writer w;
 

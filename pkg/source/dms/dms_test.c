@@ -232,7 +232,7 @@ static void read_between(const char *entry, struct buf *seen, struct notice *not
 
         buf_printf(&body, "[" BESIDE("a") ",%s," BESIDE("b") "]", entry);
         assert_int_equal(reader_new(&bare.poller.reader, &config, 1, &err), 0);
-        job.page = poller_sample_begin(&err);
+        job.page = poller_sample_begin(&(const struct node){ 0 }, "", &err);
         assert_int_equal(dms_ops.answered(&bare.poller, &job, buf_view(&body), &err), POLLER_DONE);
         assert_true(str_is(job.page->first->record.value, "a"));
         assert_true(str_is(job.page->last->record.value, "b"));

@@ -70,6 +70,14 @@ static bool partition_take(struct kafka *s, const rd_kafka_topic_partition_t *tp
         return true;
 }
 
+void partition_set_unreadable(struct partition *p, char *why)
+{
+        p->source->unreadable_n += why != NULL;
+        p->source->unreadable_n -= p->unreadable != NULL;
+        free(p->unreadable);
+        p->unreadable = why;
+}
+
 void partition_drop(struct partition *p)
 {
         if (!p->queue)
@@ -78,6 +86,7 @@ void partition_drop(struct partition *p)
         rd_kafka_queue_destroy(p->queue);
         p->queue = NULL;
         p->tell_assigned = p->unplaced = p->ready = p->told = p->away = false;
+        partition_set_unreadable(p, NULL);
 }
 
 static void assigned(struct kafka *s, rd_kafka_topic_partition_list_t *list)
@@ -161,13 +170,25 @@ const struct partition *kafka_troubled(const struct kafka *s)
         return first;
 }
 
+static const struct partition *first_unreadable(const struct kafka *s)
+{
+        for (uint32_t i = 0; s->unreadable_n && i < s->partitions_n; i++)
+                if (s->partitions[i]->unreadable)
+                        return s->partitions[i];
+        return NULL;
+}
+
 /* One partition's trouble is told, and keeps nothing else from being read. */
 void kafka_set_reading(struct kafka *s)
 {
-        const struct partition *p = kafka_troubled(s);
+        const struct partition *p = kafka_troubled(s), *unreadable = first_unreadable(s);
         char text[sizeof(s->text)];
         bool reading = kafka_reads_any(s);
 
+        if (unreadable) {
+                kafka_set_state(s, SOURCE_FAILED, unreadable->unreadable);
+                return;
+        }
         if (s->silence[0]) {
                 kafka_set_state(s, SOURCE_CONNECTING, s->silence);
                 return;

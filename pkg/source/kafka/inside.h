@@ -62,6 +62,7 @@ struct partition {
         usec trusted_at;         /* when the broker last knew it */
         usec ask_at, commit_at;  /* not before: the broker refused this one */
         rd_kafka_resp_err_t why; /* its positions are not known, which holds up no other; 0: they are */
+        char *unreadable;        /* why what its broker sends can't be read; NULL: it can */
 };
 
 struct kafka {
@@ -96,6 +97,7 @@ struct kafka {
         struct random random;
         char trouble[480];            /* what a broker connection said; counts only if partitions lie there */
         const struct partition *away; /* the first that is away; NULL: none */
+        uint32_t unreadable_n;        /* partitions that can't be read */
         char silence[160];            /* what was not answered in time, or at all; empty: nothing */
         bool leaderless;              /* by those a partition has no leader: one may be elected soon */
         uint32_t statistics;          /* that were passed over, since nothing was amiss */
@@ -108,6 +110,7 @@ struct kafka {
         bool state_changed;
         usec now;
         char text[480];
+        char told[480]; /* as it was when the state was told: it may change before that is read */
 };
 
 extern const struct shape kafka_shape;
@@ -130,6 +133,8 @@ void group_told(struct kafka *s, rd_kafka_event_t *event);
 /* assignment.c. Unknown: the topic or partition is, which holds up no other, so that it is set aside. */
 struct partition *partition_get(struct kafka *s, const char *topic, int32_t number);
 void partition_drop(struct partition *p);
+/* Takes the words, which may be NULL. */
+void partition_set_unreadable(struct partition *p, char *why);
 void assignment_revoking(struct kafka *s, bool lost);
 bool kafka_is_unknown(rd_kafka_resp_err_t r);
 bool partition_set_aside(const struct partition *p);
@@ -158,6 +163,10 @@ void state_unanswered(struct kafka *s, const char *what, rd_kafka_resp_err_t why
 void state_answered(struct kafka *s);
 /* Its broker has just sent something of it. */
 void state_heard(struct kafka *s, struct partition *p);
+/* What its broker sends can't be read, and is asked for again and again: told until something of it is read,
+ * whatever else is. */
+void state_unreadable(struct kafka *s, struct partition *p, const char *why);
+void state_readable(struct kafka *s, struct partition *p);
 
 /* shape.c. From the broker's milliseconds. */
 usec message_time(int64_t timestamp);

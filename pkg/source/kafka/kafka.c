@@ -328,15 +328,10 @@ static void read_again(struct kafka *s, struct partition *p)
 
 static void read_failed(struct kafka *s, struct partition *p, const rd_kafka_message_t *m)
 {
-        char text[sizeof(s->text)];
-
-        if (kafka_is_unknown(m->err)) {
+        if (kafka_is_unknown(m->err))
                 partition_put_aside(s, p, m->err);
-                return;
-        }
-        (void)snprintf(text, sizeof(text), "topic %s, partition %d: %s", p->topic, p->number,
-                       rd_kafka_message_errstr(m));
-        kafka_set_state(s, SOURCE_FAILED, text);
+        else
+                state_unreadable(s, p, rd_kafka_message_errstr(m));
 }
 
 /* Reads one message of a partition; false: none, or reading stops. */
@@ -351,6 +346,9 @@ static bool read_one(struct kafka *s, struct partition *p, struct pull_event *ev
         }
         if (p->fresh && (m->err == RD_KAFKA_RESP_ERR_NO_ERROR || m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF))
                 state_heard(s, p);
+        if (p->unreadable &&
+            (m->err == RD_KAFKA_RESP_ERR_NO_ERROR || m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF))
+                state_readable(s, p);
         if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
                 struct record *r = lend(s, p, m);
 
@@ -361,7 +359,7 @@ static bool read_one(struct kafka *s, struct partition *p, struct pull_event *ev
                 }
                 *event = (struct pull_event){ .kind = PULL_RECORD, .track = p->track, .record = r };
                 *got = true;
-                if (s->state != SOURCE_CONNECTED && s->state != SOURCE_DISCONNECTED)
+                if (s->state != SOURCE_CONNECTED && s->state != SOURCE_DISCONNECTED && !s->unreadable_n)
                         kafka_set_reading(s);
                 return true;
         }
@@ -406,7 +404,8 @@ static size_t tell_changes(struct kafka *s, struct pull_event *events, size_t ma
 
         if (s->state_changed && n < max) {
                 s->state_changed = false;
-                events[n++] = (struct pull_event){ .kind = PULL_STATE, .state = s->state, .text = s->text };
+                memcpy(s->told, s->text, sizeof(s->told));
+                events[n++] = (struct pull_event){ .kind = PULL_STATE, .state = s->state, .text = s->told };
         }
         for (uint32_t i = 0; i < s->partitions_n && n < max; i++) {
                 struct partition *p = s->partitions[i];
@@ -710,6 +709,7 @@ static struct source *kafka_free(struct source *source)
         s->lookup = lookup_free(s->lookup);
         waker_forget(s->services->waker, &s->slot);
         for (uint32_t i = 0; i < s->partitions_n; i++) {
+                free(s->partitions[i]->unreadable);
                 free(s->partitions[i]->topic);
                 free(s->partitions[i]);
         }

@@ -117,12 +117,39 @@ static void what_was_fetched_before_says_nothing(void **state UNUSED)
         expect(SOURCE_CONNECTED, "");
 }
 
+/* Another partition's records say nothing of it, nor do brokers that come and go. */
+static void what_can_not_be_read_is_told_until_it_is(void **state UNUSED)
+{
+        const char *first = "topic orders, partition 0: bad CRC",
+                   *second = "topic orders, partition 1: bad CRC";
+
+        for (int i = 0; i < 3; i++) {
+                state_unreadable(&kafka, &partitions[1], "bad CRC"); /* each time it is fetched again */
+                assert_int_equal(kafka.state_changed, i == 0);
+                kafka_set_reading(&kafka); /* as a record of the other does */
+                statistics("UP", "UP");
+                state_answered(&kafka);
+                expect(SOURCE_FAILED, second);
+        }
+        disconnected(&kafka, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, "2/2 brokers are down");
+        expect(SOURCE_DISCONNECTED, "2/2 brokers are down");
+        statistics("UP", "UP");
+        expect(SOURCE_FAILED, second);
+        state_unreadable(&kafka, &partitions[0], "bad CRC");
+        expect(SOURCE_FAILED, first);
+        state_readable(&kafka, &partitions[0]);
+        expect(SOURCE_FAILED, second);
+        state_readable(&kafka, &partitions[1]);
+        expect(SOURCE_CONNECTED, "");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup(silence_is_told_until_something_is_answered, setup),
                 cmocka_unit_test_setup(a_record_says_that_its_broker_is_back, setup),
                 cmocka_unit_test_setup(what_was_fetched_before_says_nothing, setup),
+                cmocka_unit_test_setup(what_can_not_be_read_is_told_until_it_is, setup),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

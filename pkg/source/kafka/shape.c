@@ -146,7 +146,7 @@ static bool read_binary(const struct record *r, struct str type, struct buf *spa
                 if (strncmp(header, "ce_", 3) != 0)
                         continue;
                 a.name = str_of(header + 3);
-                if (!cloudevent_name(a.name) || !cloudevent_string(a.value))
+                if (!cloudevent_name(a.name) || !cloudevent_attribute(a.name, a.value, false))
                         return false;
                 for (size_t k = 0; k < e->own_n; k++)
                         if (str_equal(list[k].name, a.name))
@@ -305,14 +305,12 @@ static int kafka_sample(const struct trigger *t, const struct node *document, us
         const struct kafka_spec *spec = t->source_spec;
         const struct node *topic = node_member(document, "topic"), *key = node_member(document, "key"),
                           *value = node_member(document, "value");
-        static const char *const known[] = { "topic", "partition", "offset", "timestamp",
-                                             "key",   "headers",   "value",  NULL };
         int64_t offset = sample_int(document, "offset", 0),
                 time = sample_int(document, "timestamp", wall / USEC_MSEC);
         struct message *m;
         struct sample *s;
 
-        if (shape_members(document, known, err) < 0)
+        if (shape_members(document, "topic, partition, offset, timestamp, key, headers, value", err) < 0)
                 return -1;
         s = calloc(1, sizeof(*s));
         m = s ? calloc(1, sizeof(*m) + 512) : NULL;

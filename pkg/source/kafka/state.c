@@ -140,6 +140,28 @@ void state_heard(struct kafka *s, struct partition *p)
                 say_disconnected(s);
 }
 
+void state_unreadable(struct kafka *s, struct partition *p, const char *why)
+{
+        char text[sizeof(s->text)];
+        char *copy;
+
+        (void)snprintf(text, sizeof(text), "topic %s, partition %d: %s", p->topic, p->number, why);
+        copy = str_dup(str_of(text));
+        if (copy)
+                partition_set_unreadable(p, copy);
+        if (p->unreadable)
+                kafka_set_reading(s);
+        else
+                kafka_set_state(s, SOURCE_FAILED, text);
+}
+
+void state_readable(struct kafka *s, struct partition *p)
+{
+        partition_set_unreadable(p, NULL);
+        if (s->state == SOURCE_FAILED)
+                kafka_set_reading(s);
+}
+
 /* This consumer is done for; the partitions are someone else's. */
 void state_fatal(struct kafka *s, const char *text)
 {

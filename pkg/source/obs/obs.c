@@ -384,7 +384,6 @@ static int sample_of(struct str body, struct record **out, struct error *err)
 static int obs_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
                       struct error *err)
 {
-        static const char *const known[] = { "Records", "eventName and what goes with it", NULL };
         const struct obs_spec *s = t->source_spec;
         BUF_AT_END struct buf text = BUF_INIT(1 << 20), now = BUF_INIT(64);
         struct writer w;
@@ -396,7 +395,7 @@ static int obs_sample(const struct trigger *t, const struct node *document, usec
                 buf_text(&text, "{\"Records\":[");
                 node_write(document, &w);
                 buf_text(&text, "]}");
-        } else if (shape_members(document, known, err) < 0)
+        } else if (shape_members(document, "Records, eventName and what goes with it", err) < 0)
                 return -1;
         else {
                 time_format(&now, wall);

@@ -163,24 +163,23 @@ static json_t *sample_body(usec wall, const char *topic_urn, const struct node *
  * members. */
 static const struct node *notification_of(const struct node *document, struct error *err)
 {
-        static const char *const of_event[] = { "record", NULL },
-                                 *const of_record[] = { "event_version", "smn", "event_source",
-                                                        "event_subscription_urn", NULL },
-                                 *const of_notification[] = { "message_attributes", "subject", "message_id",
-                                                              "topic_urn",          "type",    "message",
-                                                              "timestamp",          NULL };
         const struct node *record = node_member(document, "record");
 
-        if (record && shape_members(document, of_event, err) < 0)
+        if (record && shape_members(document, "record", err) < 0)
                 return NULL;
         if (record && record->kind == NODE_LIST && record->n)
                 document = record->items[0];
         if (node_member(document, "smn")) {
-                if (shape_members(document, of_record, err) < 0)
+                if (shape_members(document, "event_version, smn, event_source, event_subscription_urn", err) <
+                    0)
                         return NULL;
                 document = node_member(document, "smn");
         }
-        return shape_members(document, of_notification, err) < 0 ? NULL : document;
+        return shape_members(document,
+                             "message_attributes, subject, message_id, topic_urn, type, message, timestamp",
+                             err) < 0
+                       ? NULL
+                       : document;
 }
 
 int smn_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,

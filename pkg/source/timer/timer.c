@@ -709,12 +709,11 @@ static int timer_sample(const struct trigger *t, const struct node *document, us
         const struct timer_spec *spec = t->source_spec;
         const struct node *user_event = node_member(document, "userEvent"),
                           *time = node_member(document, "time");
-        static const char *const known[] = { "time", "userEvent", NULL };
         struct record *r;
         struct sample *s;
         struct cron cron;
 
-        if (shape_members(document, known, err) < 0)
+        if (shape_members(document, "time, userEvent", err) < 0)
                 return -1;
         s = calloc(1, sizeof(*s));
         if (!s)
