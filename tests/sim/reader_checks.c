@@ -728,7 +728,8 @@ void check_shop_quiet(struct shop *s)
                 shop_fail(s, "pages are kept though all is saved", 0, stats.page_bytes);
         if (failing && !starving(s) && s->told != SOURCE_DISCONNECTED && s->told != SOURCE_FAILED)
                 shop_fail(s, "does not say that it fails", 0, (uint64_t)s->told);
-        if (well && !starving(s) && (s->told == SOURCE_DISCONNECTED || s->told == SOURCE_FAILED))
+        /* what failed for want of memory is not known here */
+        if (well && !s->no_memory_percent && (s->told == SOURCE_DISCONNECTED || s->told == SOURCE_FAILED))
                 shop_fail(s, "says that it fails, though nothing does", 0, (uint64_t)s->told);
         if (reader_deadline(s->reader) <= s->now)
                 shop_fail(s, "has something to do, and does not do it", 0, 0);
