@@ -29,3 +29,11 @@ bool file_is_other(const char *path)
 
         return path && stat(path, &s) == 0 && !S_ISREG(s.st_mode);
 }
+
+bool file_is_at(int fd, const char *path)
+{
+        struct stat found, own;
+
+        return fd >= 0 && stat(path, &found) == 0 && fstat(fd, &own) == 0 && found.st_ino == own.st_ino &&
+               found.st_dev == own.st_dev;
+}

@@ -9,3 +9,5 @@
 int file_open(const char *path, int flags, struct error *) MUST_CHECK;
 /* Is something there that is no regular file? For what a library opens itself. NULL: no. */
 bool file_is_other(const char *path);
+/* Is the open file the one that the path names now? fd negative: no. */
+bool file_is_at(int fd, const char *path);

@@ -51,6 +51,20 @@ static void a_plain_file_is_read(void **state UNUSED)
         assert_string_equal(text.p, "words");
 }
 
+static void a_file_is_where_its_path_names_it(void **state UNUSED)
+{
+        struct error err;
+        int fd = file_open(in_folder("made"), O_WRONLY | O_CREAT, &err);
+
+        assert_true(file_is_at(fd, in_folder("made")));
+        assert_int_equal(unlink(in_folder("made")), 0);
+        assert_false(file_is_at(fd, in_folder("made")));
+        assert_int_equal(close(file_open(in_folder("made"), O_WRONLY | O_CREAT, &err)), 0);
+        assert_false(file_is_at(fd, in_folder("made")));
+        assert_false(file_is_at(-1, in_folder("made")));
+        assert_int_equal(close(fd), 0);
+}
+
 /* Whoever has nothing to say would be waited for, and a device may have no end. */
 static void nothing_else_is_opened(void **state UNUSED)
 {
@@ -92,6 +106,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(a_plain_file_is_read, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_file_is_where_its_path_names_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(nothing_else_is_opened, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_stream_is_read_to_its_end, setup, teardown),
         };

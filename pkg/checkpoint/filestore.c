@@ -392,11 +392,9 @@ static int take_lock(struct file_store *s, struct error *err)
 static bool is_there(const struct file_store *s, int fd, const char *name)
 {
         BUF_AT_END struct buf path = BUF_INIT(PATH_MAX);
-        struct stat found, own;
 
         buf_printf(&path, "%s/%s", s->folder, name);
-        return fd >= 0 && !path.failed && stat(path.p, &found) == 0 && fstat(fd, &own) == 0 &&
-               found.st_ino == own.st_ino && found.st_dev == own.st_dev;
+        return !path.failed && file_is_at(fd, path.p);
 }
 
 static void close_files(struct file_store *s)

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -282,14 +281,6 @@ static void begin_move(struct lock_end *e, usec now)
         loop_ready(e->file->loop, &e->task);
 }
 
-static bool is_there(const struct lock_file *f)
-{
-        struct stat found, own;
-
-        return f->fd >= 0 && stat(f->path, &found) == 0 && fstat(f->fd, &own) == 0 &&
-               found.st_ino == own.st_ino && found.st_dev == own.st_dev;
-}
-
 static int open_file(struct lock_file *f, struct error *err)
 {
         int fd = file_store_folder(f->folder, err) < 0 ? -1 : file_open(f->path, O_RDWR | O_CREAT, err);
@@ -316,7 +307,7 @@ static void on_look(struct task *t, usec now)
                 return;
         }
         f->look_at = 0;
-        if (is_there(f))
+        if (file_is_at(f->fd, f->path))
                 return;
         if (open_file(f, &err) < 0) {
                 if (!f->lost)

@@ -284,9 +284,8 @@ static void token_body(const struct oauth2_spec *o, struct buf *b)
  * knows the secret in both spellings, so both are kept from being quoted. */
 static int client_header(struct access *a, const struct oauth2_spec *o, struct buf *out, struct error *err)
 {
-        size_t at;
-
         BUF_AT_END struct buf id = BUF_INIT(16384), secret = BUF_INIT(16384), pair = BUF_INIT(65536);
+        size_t at;
 
         if (last_value(a, o->client_id, &id, err) < 0 || last_value(a, o->client_secret, &secret, err) < 0)
                 return -1;

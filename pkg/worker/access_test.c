@@ -255,14 +255,20 @@ static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
         prepare();
 }
 
-/* A server that is asked too often says when it may be asked again. */
-static void a_tokens_server_is_asked_when_it_says(void **state UNUSED)
+/* The client's credentials, and what the token's server answers. */
+static void prepare_client(int status, const char *answer)
 {
         prepare();
         write_value("one", "my-client");
         write_value("two", "pass-word");
-        b.status = 429;
-        b.answer = "{}";
+        b.status = status;
+        b.answer = answer;
+}
+
+/* A server that is asked too often says when it may be asked again. */
+static void a_tokens_server_is_asked_when_it_says(void **state UNUSED)
+{
+        prepare_client(429, "{}");
         b.headers = "Retry-After: 60\r\n";
         begin(OAUTH);
         run(said_no);
@@ -275,11 +281,7 @@ static void a_tokens_server_is_asked_when_it_says(void **state UNUSED)
 
 static void any_2xx_brings_a_token(void **state UNUSED)
 {
-        prepare();
-        write_value("one", "my-client");
-        write_value("two", "pass-word");
-        b.status = 201;
-        b.answer = "{\"access_token\":\"tok-en-1\",\"expires_in\":3600}";
+        prepare_client(201, "{\"access_token\":\"tok-en-1\",\"expires_in\":3600}");
         begin(OAUTH);
         run(lacks_nothing);
         assert_true(has_headers("Authorization: Bearer tok-en-1\r\n"));
@@ -296,10 +298,7 @@ static void a_token_is_renewed_in_time_however_that_is_written(void **state UNUS
         };
 
         for (size_t i = 0; i < COUNT_OF(answers); i++) {
-                prepare();
-                write_value("one", "my-client");
-                write_value("two", "pass-word");
-                b.answer = answers[i];
+                prepare_client(200, answers[i]);
                 begin(OAUTH);
                 run(lacks_nothing);
                 run(asked_again);

@@ -481,6 +481,18 @@ static void what_the_transform_refuses_is_final(void **state UNUSED)
         assert_string_equal(b.body, "{\"m\":1}");
 }
 
+/* While nothing was sent yet. */
+static void turn_before_the_first(void)
+{
+        struct answer a;
+        void *taken;
+
+        loop_arm(b.loop, &b.wake, sender_deadline(b.sender));
+        sender_turn(b.sender, clock_monotonic(&system_clock));
+        turn();
+        assert_false(sender_take(b.sender, &taken, &a));
+}
+
 static void nothing_goes_before_the_initialization(void **state UNUSED)
 {
         const char *why = NULL;
@@ -491,15 +503,10 @@ static void nothing_goes_before_the_initialization(void **state UNUSED)
         b.answer = "not yet";
         assert_false(sender_ready(b.sender, &why));
         for (int i = 0; i < 3; i++) {
-                struct answer a;
-                void *taken;
                 size_t before = b.requests;
 
                 while (b.requests == before || !why) {
-                        loop_arm(b.loop, &b.wake, sender_deadline(b.sender));
-                        sender_turn(b.sender, clock_monotonic(&system_clock));
-                        turn();
-                        assert_false(sender_take(b.sender, &taken, &a));
+                        turn_before_the_first();
                         assert_false(sender_ready(b.sender, &why));
                 }
                 assert_string_equal(b.path, "/init");
@@ -508,13 +515,7 @@ static void nothing_goes_before_the_initialization(void **state UNUSED)
         assert_non_null(strstr(why, "not yet"));
         b.status = 200;
         while (!sender_ready(b.sender, &why)) {
-                struct answer a;
-                void *taken;
-
-                loop_arm(b.loop, &b.wake, sender_deadline(b.sender));
-                sender_turn(b.sender, clock_monotonic(&system_clock));
-                turn();
-                assert_false(sender_take(b.sender, &taken, &a));
+                turn_before_the_first();
         }
         assert_int_equal(outcome(1).kind, ANSWER_ACCEPTED);
         assert_string_equal(b.path, "/f");
@@ -553,13 +554,7 @@ static void an_initialization_commands_no_terminal(void **state UNUSED)
         b.status = 503;
         b.answer = STEERING;
         while (!why) {
-                struct answer a;
-                void *taken;
-
-                loop_arm(b.loop, &b.wake, sender_deadline(b.sender));
-                sender_turn(b.sender, clock_monotonic(&system_clock));
-                turn();
-                assert_false(sender_take(b.sender, &taken, &a));
+                turn_before_the_first();
                 assert_false(sender_ready(b.sender, &why));
         }
         assert_non_null(strstr(why, PLAIN));

@@ -133,14 +133,14 @@ static bool feed(struct connection *c, size_t n)
                 connection_break(c, &err);
                 return false;
         }
-        if (!c->http1->message.complete && c->http1->body_n > c->target->config.answer_read_max) {
-                c->http1->message.body_cut = true;
+        if (!c->http1->message.complete) {
+                if (c->http1->body_n <= c->target->config.answer_read_max)
+                        return true;
+                c->http1->message.body_cut = true; /* the rest is not read */
                 c->http1->message.keep_alive = false;
                 answered(c);
                 return false;
         }
-        if (!c->http1->message.complete)
-                return true;
         if (crossed(c)) {
                 c->heard = connection_first(c)->heard;
                 unreachable(c, "the peer closed the idle connection with 408");
