@@ -123,22 +123,41 @@ bool str_is_utf8(struct str s)
         return true;
 }
 
-bool str_is_text(struct str s)
+/* Are these words ASCII without control characters (but DEL)? */
+static inline bool is_printable(const char *p, size_t words)
 {
-        for (size_t i = 0; i < s.n; i++) {
-                const unsigned char c = (unsigned char)s.p[i];
+        uint64_t bad = 0;
+
+        for (size_t i = 0; i < words; i++) {
                 uint64_t word;
 
-                /* eight at once, as long as none is below a space */
-                if (i + 8 <= s.n && (memcpy(&word, s.p + i, 8),
-                                     ((word - 0x2020202020202020u) & ~word & 0x8080808080808080u) == 0)) {
-                        i += 7;
-                        continue;
-                }
-                if (c < 0x20 && c != '\n' && c != '\t' && c != '\r')
-                        return false;
+                memcpy(&word, p + i * sizeof(word), sizeof(word));
+                /* the first byte below a space borrows, so that its high bit is set */
+                bad |= (word - 0x2020202020202020u) | word;
         }
-        return str_is_utf8(s);
+        return (bad & 0x8080808080808080u) == 0;
+}
+
+bool str_is_text(struct str s)
+{
+        size_t i = 0, length;
+
+        while (i < s.n) {
+                char c = s.p[i];
+
+                if (i + 32 <= s.n && is_printable(s.p + i, 4))
+                        length = 32;
+                else if (i + 8 <= s.n && is_printable(s.p + i, 1))
+                        length = 8;
+                else if (c >= 0 && c < 0x20)
+                        length = c == '\n' || c == '\t' || c == '\r';
+                else
+                        length = utf8_sequence(s.p + i, s.n - i);
+                if (!length)
+                        return false;
+                i += length;
+        }
+        return true;
 }
 
 /* Is the character such a one, of n bytes, or of one that is no UTF-8? U+0080 to U+009F are controls as those
@@ -214,13 +233,12 @@ void text_print(char *to, size_t size, const char *format, ...)
         va_end(args);
 }
 
-size_t text_copy(char *to, size_t size, const char *text)
+size_t str_copy(char *to, size_t size, struct str s)
 {
-        struct str s = str_of(text);
-
         if (s.n >= size)
                 s = text_clip(s, size - 1);
-        memmove(to, s.p, s.n);
+        if (s.n)
+                memmove(to, s.p, s.n);
         to[s.n] = 0;
         return s.n;
 }

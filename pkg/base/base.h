@@ -103,8 +103,12 @@ struct str text_clip(struct str, size_t most);
  * peer is made by it once, where the peer's words come in; from there on it is copied. */
 void text_print(char *to, size_t size, const char *format, ...) PRINTF(3, 4);
 void text_vprint(char *to, size_t size, const char *format, va_list) PRINTF(3, 0);
-/* Copies a plain text, cut between characters, so that it stays plain. Returns its length. */
-size_t text_copy(char *to, size_t size, const char *text);
+/* Copies a text, cut between characters, so that it stays plain, and terminates it. Returns its length. */
+size_t str_copy(char *to, size_t size, struct str text);
+static inline size_t text_copy(char *to, size_t size, const char *text)
+{
+        return str_copy(to, size, str_of(text));
+}
 /* UTF-8 without control characters but tab, line feed and carriage return */
 bool str_is_text(struct str s);
 /* May it stand as the value of an HTTP header (RFC 9110, 5.5): visible characters, spaces, tabs and bytes

@@ -190,6 +190,28 @@ static void utf8_is_strict(void **state UNUSED)
                 }
 }
 
+/* Wherever a byte stands, beside 8 and 32 that are looked at at once. */
+static void text_is_told_from_bytes(void **state UNUSED)
+{
+        static const char *const good[] = { "", "\n\t\r", "\u20ac", "\x7f", "\U00010348" };
+        static const char bad[] = { 0, 1, 8, 11, 12, 14, 31, '\x80', '\xc3', '\xff' };
+
+        for (size_t i = 0; i < COUNT_OF(good); i++)
+                assert_true(str_is_text(str_of(good[i])));
+        for (size_t n = 1; n < 80; n++)
+                for (size_t at = 0; at < n; at++) {
+                        char text[80];
+
+                        memset(text, 'a', n);
+                        text[at] = "\n\t\r ~"[(n + at) % 5];
+                        assert_true(str_is_text((struct str){ text, n }));
+                        for (size_t i = 0; i < COUNT_OF(bad); i++) {
+                                text[at] = bad[i];
+                                assert_false(str_is_text((struct str){ text, n }));
+                        }
+                }
+}
+
 /* Every code point encodes to what is valid, but the surrogates. */
 static void utf8_knows_every_code_point(void **state UNUSED)
 {
@@ -348,6 +370,7 @@ int main(void)
                 cmocka_unit_test(integers_end_at_their_limits),
                 cmocka_unit_test(utf8_is_strict),
                 cmocka_unit_test(utf8_knows_every_code_point),
+                cmocka_unit_test(text_is_told_from_bytes),
                 cmocka_unit_test(nearest_name_guesses_well),
                 cmocka_unit_test(errors_are_cut_not_overrun),
                 cmocka_unit_test(errors_command_no_terminal),

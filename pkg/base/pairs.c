@@ -2,12 +2,12 @@
 
 #include "base/random.h"
 
-enum { FEW = 16 }; /* so many are compared with each other */
+enum { FEW = 16 }; /* so many are compared with each other, and there is room for at first */
 
 void pairs_add(struct pairs *p, struct str name, struct str value)
 {
         if (p->n == p->cap && !p->failed) {
-                size_t cap = p->cap ? 2 * p->cap : 32;
+                size_t cap = p->cap ? 2 * p->cap : FEW;
                 struct pair *list = cap < PAIRS_END ? realloc(p->list, cap * sizeof(*list)) : NULL;
 
                 p->failed = !list;

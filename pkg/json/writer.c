@@ -10,24 +10,44 @@
 
 enum { LONG = 65536, FOLLOWS = 8192 };
 
+#if defined(__SSE2__)
+/* A bit for each of 16 bytes that needs escaping or is no ASCII. */
+static inline unsigned special(__m128i v)
+{
+        /* Signed compare: controls and bytes from 0x80 on are both below 0x20. */
+        const __m128i space = _mm_set1_epi8(0x20), quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\');
+
+        return (unsigned)_mm_movemask_epi8(
+                _mm_or_si128(_mm_cmplt_epi8(v, space),
+                             _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash))));
+}
+
+static inline __m128i load16(const char *p) { return _mm_loadu_si128((const __m128i *)(const void *)p); }
+static inline __m128i load8(const char *p) { return _mm_loadl_epi64((const __m128i *)(const void *)p); }
+#endif
+
 /* How many bytes at the start need no escaping and are ASCII. */
 static size_t plain_run(const char *p, size_t n)
 {
         size_t i = 0;
 
 #if defined(__SSE2__)
-        /* Signed compare: controls and bytes from 0x80 on are both below 0x20. */
-        const __m128i space = _mm_set1_epi8(0x20), quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\');
+        unsigned found;
 
-        for (; i + 16 <= n; i += 16) {
-                __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
-                __m128i special = _mm_or_si128(
-                        _mm_cmplt_epi8(v, space),
-                        _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)));
-                int mask = _mm_movemask_epi8(special);
-
-                if (mask)
-                        return i + (size_t)__builtin_ctz((unsigned)mask);
+        /* What is left at the end is looked at together with bytes that have been looked at before. */
+        if (n >= 16) {
+                for (; i + 16 <= n; i += 16)
+                        if ((found = special(load16(p + i))) != 0)
+                                return i + (size_t)__builtin_ctz(found);
+                found = i < n ? special(load16(p + n - 16)) : 0;
+                return found ? n - 16 + (size_t)__builtin_ctz(found) : n;
+        }
+        if (n >= 8) {
+                found = special(_mm_unpacklo_epi64(load8(p), load8(p + n - 8)));
+                if (!found)
+                        return n;
+                i = (size_t)__builtin_ctz(found);
+                return i < 8 ? i : n - 16 + i;
         }
 #endif
         while (i < n && (signed char)p[i] >= 0x20 && p[i] != '"' && p[i] != '\\')

@@ -108,7 +108,9 @@ static void on_gone(void *cookie, struct http_call *http);
 
 static void make_id(struct gate_host *h, char id[33])
 {
-        (void)snprintf(id, 33, "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
+        const uint64_t random[2] = { random_next(&h->random), random_next(&h->random) };
+
+        hex_text((const unsigned char *)random, sizeof(random), id);
 }
 
 /* log: of the Trigger that the request was for; NULL: of none. */
@@ -120,7 +122,7 @@ static void log_refusal(struct gate_host *h, const struct log_scope *log, struct
 
         if (!sample_take(&h->log, loop_now(h->loop), &unsaid))
                 return;
-        (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
+        (void)str_copy(text, sizeof(text), id);
         log_info_for(log, "request", LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason),
                      LOG_I("unsaid", unsaid));
 }

@@ -56,12 +56,17 @@ bool address_parse(struct str s, uint8_t address[16])
 void address_format(struct buf *out, const uint8_t address[16])
 {
         char text[INET6_ADDRSTRLEN];
-        bool v4 = memcmp(address, mapped, sizeof(mapped)) == 0;
 
-        buf_text(out, inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? address + sizeof(mapped) : address, text,
-                                sizeof(text))
-                              ? text
-                              : "?");
+        if (memcmp(address, mapped, sizeof(mapped)) != 0) {
+                buf_text(out, inet_ntop(AF_INET6, address, text, sizeof(text)) ? text : "?");
+                return;
+        }
+        /* Each request needs it, and inet_ntop() would format it by sprintf(). */
+        for (size_t i = sizeof(mapped); i < 16; i++) {
+                if (i > sizeof(mapped))
+                        buf_char(out, '.');
+                buf_int(out, address[i]);
+        }
 }
 
 int network_parse(struct str s, struct network *out, struct error *err)

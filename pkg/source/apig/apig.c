@@ -8,7 +8,10 @@
 #include "base/sample.h"
 #include "source/apig/callers.h"
 
-enum { CALLERS_MOST = 10000 };
+enum {
+        CALLERS_MOST = 10000,
+        LACKS_MOST = 251 /* of the state's text, for what the callers' credentials lack */
+};
 
 /* ---- the spec ----------------------------------------------------------- */
 
@@ -232,13 +235,16 @@ static bool state_changed(struct apig *s)
         const char *lacks = s->keeper ? apig_keeper_lacks(s->keeper) : NULL,
                    *trouble = judge_of(s) ? judge_trouble(judge_of(s)) : NULL;
         char text[sizeof(s->said)];
+        size_t n;
 
         if (!trouble)
                 s->trouble[0] = 0;
         else if (!s->trouble[0])
-                (void)snprintf(s->trouble, sizeof(s->trouble), "%s", trouble);
-        (void)snprintf(text, sizeof(text), "%.250s%s%s", lacks ? lacks : "",
-                       lacks && s->trouble[0] ? "; " : "", s->trouble);
+                (void)text_copy(s->trouble, sizeof(s->trouble), trouble);
+        n = text_copy(text, LACKS_MOST, lacks ? lacks : "");
+        if (lacks && s->trouble[0])
+                n += text_copy(text + n, sizeof(text) - n, "; ");
+        (void)text_copy(text + n, sizeof(text) - n, s->trouble);
         if (s->told && strcmp(text, s->said) == 0)
                 return false;
         s->told = true;
@@ -342,10 +348,8 @@ static struct apig_request *request_new(struct apig *s, uint64_t call, const str
         r->path = s->path;
         r->call = call;
         r->request = *q;
-        (void)snprintf(r->id, sizeof(r->id), STR_FMT, STR_ARG(q->id));
-        r->request.id = str_of(r->id);
-        (void)snprintf(r->client, sizeof(r->client), STR_FMT, STR_ARG(q->client));
-        r->request.client = str_of(r->client);
+        r->request.id = (struct str){ r->id, str_copy(r->id, sizeof(r->id), q->id) };
+        r->request.client = (struct str){ r->client, str_copy(r->client, sizeof(r->client), q->client) };
         r->record = (struct record){
                 .id = r->request.id, .value = q->body, .origin = r, .time = clock_wall(s->services->clock)
         };
@@ -366,7 +370,7 @@ static void log_request(struct apig *s, struct str id, int status, const char *r
 
         if (!sample_take(&s->log, loop_now(s->services->loop), &unsaid))
                 return;
-        (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
+        (void)str_copy(text, sizeof(text), id);
         log_info_for(s->services->log, "request", LOG_S("request", text), LOG_I("status", status),
                      LOG_S("reason", reason ? reason : ""), LOG_I("unsaid", unsaid));
 }
@@ -474,7 +478,9 @@ static void apig_finish(struct source *source, uint64_t call UNUSED, struct reco
                 if (o->cut)
                         buf_text(&why, "the function's answer is larger than 8 MiB");
                 else if (apig_answer(o->body, reply, &why)) {
-                        buf_printf(&reply->headers, "X-Request-Id: " STR_FMT "\r\n", STR_ARG(id));
+                        buf_text(&reply->headers, "X-Request-Id: ");
+                        buf_str(&reply->headers, id);
+                        buf_text(&reply->headers, "\r\n");
                         break;
                 }
                 apig_error(reply, 500, "APIG.0201",
