@@ -83,7 +83,8 @@ struct feed {
         bool logged;
         char logged_text[256];
         usec logged_at;
-        bool closed; /* the source has given everything back: free may be called */
+        const char *held; /* why records wait that the source has lent; NULL: none does */
+        bool closed;      /* the source has given everything back: free may be called */
 };
 
 int feed_open_source(struct feed *, struct error *) MUST_CHECK;

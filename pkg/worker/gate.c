@@ -1131,6 +1131,7 @@ int gate_new(struct feed **out, const struct feed_config *config, struct error *
                 gate_free(&g->feed);
                 return memory ? error_memory(err) : -1;
         }
+        sender_within(config->sender, g->ops->timeout(g->feed.source));
         if (open_route(g, err) < 0) {
                 gate_free(&g->feed);
                 return -1;

@@ -80,9 +80,9 @@ static void tell_state(struct pipeline *p)
         char fresh[sizeof(p->delivery_text)];
         bool ready = sender_ready(p->sender, &why);
 
-        if (!ready && why) {
+        if ((!ready && why) || p->feed->held) {
                 state = DELIVERY_RETRYING;
-                text = why;
+                text = !ready && why ? why : p->feed->held;
         } else if (trouble && state != DELIVERY_BLOCKED)
                 text = trouble;
         else if (ready && !*text && sender_notes(p->sender))

@@ -21,6 +21,9 @@ enum { HOLD = -1 }; /* a status: the answer waits for the test */
 
 static const usec BEGINNING = USEC_HOUR;
 
+/* What has a filter, from the next bench on; empty: nothing. */
+static const char *filter = "";
+
 static struct bench {
         struct set_clock time;
         struct clock clock;
@@ -43,6 +46,7 @@ static struct bench {
         struct task observer, driver;
         bool (*until)(void);
         unsigned passes; /* in which nothing came */
+        unsigned turns;  /* of the driver */
 } b;
 
 /* ---- the store ---------------------------------------------------------- */
@@ -118,6 +122,7 @@ static void drive(struct task *t, usec now)
         bool on_its_way = status().stats.in_flight > (b.held ? 1 : 0);
         usec next = loop_next(b.loop);
 
+        b.turns++;
         b.passes = on_its_way && next > now && memory_failed() ? b.passes + 1 : 0;
         on_its_way = on_its_way && b.passes < 2000;
 
@@ -159,6 +164,7 @@ static void begin_with(const struct source_kind *kind, const char *source, const
                                           .open_store = open_store,
                                           .close_store = close_store };
         struct error err;
+        char more[256];
 
         memset(&b, 0, sizeof(b));
         b.script = script;
@@ -171,11 +177,12 @@ static void begin_with(const struct source_kind *kind, const char *source, const
         b.clock = (struct clock)SET_CLOCK(&b.time);
         b.kept.key = "timer";
         test_store_set(&b.kept, stored);
-        b.trigger = test_trigger_of((struct test_trigger_spec){
-                .name = "clock",
-                .source = source,
-                .more = "  function: {name: f}\n"
-                        "  delivery: {retry: {initialBackoff: 10ms, maxBackoff: 100ms}}" });
+        (void)snprintf(more, sizeof(more),
+                       "  function: {name: f}\n"
+                       "  delivery: {retry: {initialBackoff: 10ms, maxBackoff: 100ms}}\n%s",
+                       filter);
+        b.trigger = test_trigger_of(
+                (struct test_trigger_spec){ .name = "clock", .source = source, .more = more });
         assert_int_equal(loop_new(&b.loop, &err), 0);
         loop_use_clock(b.loop, &b.clock);
         assert_int_equal(http_server_new(&b.server, b.loop, &function, &err), 0);
@@ -234,6 +241,8 @@ static struct queue_source {
         struct record record;
         bool lent, closed;
         struct task *wake;
+        usec slow; /* so long a filter's view of a record takes */
+        unsigned described, at[4]; /* in which of the driver's turns */
 } queue;
 
 static void queue_tells(struct pull_event e)
@@ -310,7 +319,18 @@ static void queue_encode(const struct trigger *t UNUSED, struct record *const *r
 
 static void queue_origin(const struct trigger *t UNUSED, struct buf *b_) { buf_text(b_, "queue"); }
 
-static const struct shape queue_shape = { .ce_type = "queue", .encode = queue_encode };
+static void queue_describe(const struct record *r UNUSED, struct writer *w)
+{
+        set_clock_pass(&b.time, queue.slow);
+        queue.at[queue.described++] = b.turns;
+        writer_object(w);
+        writer_member_text(w, "is", "here");
+        writer_object_end(w);
+}
+
+static const struct shape queue_shape = { .ce_type = "queue",
+                                          .describe = queue_describe,
+                                          .encode = queue_encode };
 static const struct source_kind queue_kind = { .name = "queue",
                                                .shape = &queue_shape,
                                                .pull = &queue_pull,
@@ -460,7 +480,7 @@ static void without_its_store_nothing_is_sent(void **state UNUSED)
 }
 
 /* Each allocation fails that one tick takes: it is delivered all the same, and the store hears of it. */
-static void a_tick_is_not_lost_for_lack_of_memory(void **state UNUSED)
+static void each_allocation_fails_once(void)
 {
         for (uint64_t at = 1;; at++) {
                 begin(OFTEN, NULL, NULL, 0, 0);
@@ -476,6 +496,15 @@ static void a_tick_is_not_lost_for_lack_of_memory(void **state UNUSED)
                 if (!memory_failed())
                         break;
         }
+}
+
+static void a_tick_is_not_lost_for_lack_of_memory(void **state UNUSED) { each_allocation_fails_once(); }
+
+static void nor_is_one_that_a_filter_judges(void **state UNUSED)
+{
+        filter = "  filter: {pattern: {userEvent: [hello]}}\n";
+        each_allocation_fails_once();
+        filter = "";
 }
 
 static bool well(void) { return status().delivery == DELIVERY_IDLE; }
@@ -520,9 +549,34 @@ static void what_was_let_go_still_fails(void **state UNUSED)
         end();
 }
 
+/* A filter that takes long over records gives way to other tasks, and loses none of them. */
+static void a_slow_filter_gives_way(void **state UNUSED)
+{
+        struct record records[3] = { 0 };
+
+        filter = "  filter: {pattern: {is: [here]}}\n";
+        begin_with(&queue_kind, NEVER, NULL, NULL, 0, 0);
+        filter = "";
+        run(connected);
+        queue.slow = 6 * USEC_MSEC;
+        for (size_t i = 0; i < COUNT_OF(records); i++) {
+                records[i] = (struct record){
+                        .track = 1, .position = i, .id = STR("one"), .value = STR("a message")
+                };
+                queue_tells((struct pull_event){ .kind = PULL_RECORD, .track = 1, .record = &records[i] });
+        }
+        run(three_requests);
+        assert_int_equal(queue.described, 3);
+        assert_int_equal(queue.at[1], queue.at[0]);
+        assert_true(queue.at[2] > queue.at[1]);
+        end();
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(nor_is_one_that_a_filter_judges),
+                cmocka_unit_test(a_slow_filter_gives_way),
                 cmocka_unit_test(what_was_let_go_still_fails),
                 cmocka_unit_test(ticks_are_delivered_in_the_functions_shape),
                 cmocka_unit_test(what_fails_for_now_is_sent_again),

@@ -9,6 +9,10 @@
 enum { EVENTS_AT_ONCE = 64 };
 /* A record that was let go comes again within this time, or another worker has it. */
 static const usec COMES_AGAIN = USEC_MINUTE;
+/* Filters may take long over a record: after so long other Triggers have their turn. */
+static const usec JUDGED_AT_ONCE = 10 * USEC_MSEC;
+/* When a filter had no memory for a record, it tries again after this. */
+static const usec JUDGED_AGAIN = 100 * USEC_MSEC;
 
 /* An attempt of the engine in flight. */
 struct flight {
@@ -21,6 +25,10 @@ struct pull {
         const struct pull_ops *ops; /* of the source */
         struct delivery *engine;
         struct flight *flights; /* by the slot of the attempt */
+        /* What the source has said; from `at` on it is not dealt with yet. */
+        struct pull_event events[EVENTS_AT_ONCE];
+        size_t n, at;
+        usec judged_again; /* the filter had no memory for the next record; 0: it had */
         struct buf document;    /* what the filter sees */
         /* A failed record was let go and will come again. The engine has forgotten it and reports that all is
          * well; that is not believed until this time, or until a record is done. */
@@ -46,23 +54,37 @@ static void track_assigned(struct pull *p, uint32_t track, usec now)
         }
 }
 
-static void take_record(struct pull *p, struct record *r, usec now)
+/* Out of memory: the record waits, and all that the source has said since. */
+static void wait_for_memory(struct pull *p, const struct error *why, usec now)
+{
+        if (!p->judged_again)
+                log_warn_for(p->feed.config.services->log, "the filter can't judge a record yet",
+                             LOG_S("error", why->text));
+        p->judged_again = now + JUDGED_AGAIN;
+        p->feed.held = "the filter can't judge a record yet: out of memory";
+}
+
+/* false: it can't be judged yet. */
+static bool take_record(struct pull *p, struct record *r, usec now)
 {
         const struct feed_config *c = &p->feed.config;
         struct error why;
+        enum passing passing = record_passes(c->filter, c->kind->shape, r, &p->document, &why);
 
-        switch (record_passes(c->filter, c->kind->shape, r, &p->document, &why)) {
-        case UNJUDGED:
-                p->feed.status.unjudged++;
-                r->unjudged = true;
-                delivery_offer(p->engine, r, now);
-                break;
-        case PASSES:
-                r->unjudged = false;
-                delivery_offer(p->engine, r, now);
-                break;
-        case LEFT_OUT: delivery_skip(p->engine, r, now); break;
+        if (passing == UNJUDGED && why.kind == ERROR_MEMORY) {
+                wait_for_memory(p, &why, now);
+                return false;
         }
+        p->judged_again = 0;
+        p->feed.held = NULL;
+        if (passing == LEFT_OUT) {
+                delivery_skip(p->engine, r, now);
+                return true;
+        }
+        p->feed.status.unjudged += passing == UNJUDGED;
+        r->unjudged = passing == UNJUDGED;
+        delivery_offer(p->engine, r, now);
+        return true;
 }
 
 static uint64_t done(const struct pull *p)
@@ -98,38 +120,61 @@ static void end_of_failure(struct pull *p, usec now)
         p->well = false;
 }
 
-static bool poll_source(struct pull *p, usec now)
+static bool take_event(struct pull *p, const struct pull_event *e, usec now)
 {
-        struct pull_event events[EVENTS_AT_ONCE];
-        size_t n = p->ops->poll(p->feed.source, events, COUNT_OF(events), now);
-        bool any_record = false;
+        switch (e->kind) {
+        case PULL_RECORD: return take_record(p, e->record, now);
+        case PULL_ASSIGNED: track_assigned(p, e->track, now); break;
+        case PULL_REVOKING:
+                if (e->again)
+                        let_go(p, now + COMES_AGAIN);
+                delivery_revoke(p->engine, e->track,
+                                p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at);
+                break;
+        case PULL_LOST: delivery_revoke(p->engine, e->track, 0); break;
+        case PULL_STATE: feed_source_said(&p->feed, e->state, e->text, now); break;
+        case PULL_CLOSED:
+                p->feed.closed = true;
+                p->feed.status.changes++;
+                break;
+        }
+        return true;
+}
 
-        for (size_t i = 0; i < n; i++) {
-                const struct pull_event *e = &events[i];
+/* Has the filter had its time? Then other tasks have theirs first. */
+static bool long_enough(struct pull *p, usec begun)
+{
+        const struct feed_config *c = &p->feed.config;
 
-                switch (e->kind) {
-                case PULL_RECORD:
-                        take_record(p, e->record, now);
-                        any_record = true;
+        if (!c->filter || clock_monotonic(c->clock) - begun < JUDGED_AT_ONCE)
+                return false;
+        loop_ready(c->loop, c->wake);
+        return true;
+}
+
+enum polled { NOTHING, SOMETHING, GIVES_WAY };
+
+static enum polled poll_source(struct pull *p, usec now)
+{
+        const struct feed_config *c = &p->feed.config;
+        usec begun = c->filter ? clock_monotonic(c->clock) : 0;
+        bool any_record = false, gives_way = false;
+        size_t from;
+
+        if (now < p->judged_again)
+                return NOTHING;
+        if (p->at == p->n) {
+                p->n = p->ops->poll(p->feed.source, p->events, COUNT_OF(p->events), now);
+                p->at = 0;
+        }
+        for (from = p->at; p->at < p->n && !gives_way; gives_way = p->at < p->n && long_enough(p, begun)) {
+                if (!take_event(p, &p->events[p->at], now))
                         break;
-                case PULL_ASSIGNED: track_assigned(p, e->track, now); break;
-                case PULL_REVOKING:
-                        if (e->again)
-                                let_go(p, now + COMES_AGAIN);
-                        delivery_revoke(p->engine, e->track,
-                                        p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at);
-                        break;
-                case PULL_LOST: delivery_revoke(p->engine, e->track, 0); break;
-                case PULL_STATE: feed_source_said(&p->feed, e->state, e->text, now); break;
-                case PULL_CLOSED:
-                        p->feed.closed = true;
-                        p->feed.status.changes++;
-                        break;
-                }
+                any_record |= p->events[p->at++].kind == PULL_RECORD;
         }
         if (any_record) /* the clock is read once for all of them */
-                p->feed.status.last_event = clock_wall(p->feed.config.clock);
-        return n > 0;
+                p->feed.status.last_event = clock_wall(c->clock);
+        return gives_way ? GIVES_WAY : p->at > from ? SOMETHING : NOTHING;
 }
 
 /* ---- to the function ---------------------------------------------------- */
@@ -202,16 +247,16 @@ static bool pull_turn(struct feed *f, usec now)
         struct pull *p = pull_of(f);
         struct action a;
         const char *why;
-        bool more = poll_source(p, now);
+        enum polled polled = poll_source(p, now);
+        bool more = take_answers(p, now) || polled == SOMETHING;
 
-        more = take_answers(p, now) || more;
         delivery_hold(p->engine, !sender_ready(f->config.sender, &why));
         while (delivery_next(p->engine, now, &a)) {
                 perform(p, &a, now);
                 more = true;
         }
         end_of_failure(p, now);
-        return more;
+        return more && polled != GIVES_WAY;
 }
 
 static usec pull_deadline(const struct feed *f)
@@ -220,6 +265,8 @@ static usec pull_deadline(const struct feed *f)
 
         usec at = MIN_OF(delivery_deadline(p->engine), p->ops->deadline(f->source));
 
+        if (p->judged_again)
+                at = MIN_OF(at, p->judged_again);
         return p->failed_until ? MIN_OF(at, p->failed_until) : at;
 }
 

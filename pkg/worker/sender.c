@@ -625,6 +625,11 @@ static int open_all(struct sender *s, struct error *err)
         return 0;
 }
 
+void sender_within(struct sender *s, usec attempt)
+{
+        http_target_connect_within(s->target, target_connect_timeout(s->delivery, attempt));
+}
+
 int sender_new(struct sender **out, const struct sender_config *config, struct error *err)
 {
         struct sender *s = calloc(1, sizeof(*s));

@@ -25,7 +25,6 @@ struct sender_config {
         uint32_t most; /* requests at once, at most */
         uint32_t batch_records;
         size_t answer_max; /* bytes of an answer that are kept; 0: enough to quote it */
-        usec timeout;      /* of the function; 0: the delivery's */
         bool shows_made;   /* a transformed event waits for sender_go_on */
         bool tried; /* only a trial that is freed at once: nothing is started that takes long to stop */
 };
@@ -39,6 +38,8 @@ struct sending *sender_send(struct sender *, struct record *const *, size_t n, v
 /* The same for the dead letter of a record. The record and what the dead_letter refers to are borrowed. */
 struct sending *sender_send_letter(struct sender *, struct record *, const struct dead_letter *,
                                    void *owner) MUST_CHECK;
+/* So long their caller waits for an answer, rather than the delivery's time-out. */
+void sender_within(struct sender *, usec attempt);
 size_t sender_held(const struct sending *); /* bytes of it */
 /* With shows_made: the owner of a request whose event was transformed, so that its size has changed;
  * sender_go_on sends it. Returns each once, after sender_take. NULL: none. */

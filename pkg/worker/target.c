@@ -35,6 +35,11 @@ static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, c
         return 0;
 }
 
+usec target_connect_timeout(const struct delivery_spec *d, usec attempt)
+{
+        return MIN_OF(attempt - attempt / 8, d->connect_timeout);
+}
+
 int target_config(struct http_target_config *c, const struct trigger *t, const char *url, const char *secrets,
                   struct buf *space, struct error *err)
 {
@@ -51,9 +56,7 @@ int target_config(struct http_target_config *c, const struct trigger *t, const c
 
         *c = (struct http_target_config){ .settings = &settings,
                                           .url = str_of(url),
-                                          /* ends before the attempt: the error names the slow step */
-                                          .connect_timeout = MIN_OF(d->timeout - d->timeout / 8,
-                                                                    d->connect_timeout),
+                                          .connect_timeout = target_connect_timeout(d, d->timeout),
                                           .response_timeout = d->response_timeout,
                                           .max_age = 5 * USEC_MINUTE,
                                           .http_version = versions[d->http_version],

@@ -318,6 +318,15 @@ def test_the_gateways_own_errors(gateway, sink):
     assert code(g.call("GET", "/rate"))[1] == "APIG.0308"
 
 
+def test_who_could_not_connect_in_time_is_told_so(gateway):
+    """The API's own time-out bounds connecting, too: the function never had the request, and is not said to be slow."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"https://127.0.0.1:{silent.getsockname()[1]}/"
+        g = gateway(trigger("api", {"apig": {"path": "/", "timeout": "1s"}}, uri))
+        assert code(g.call("GET", "/")) == (502, "APIG.0202")
+        g.run.wait_for_output("no TLS session within 875 ms", 5)
+
+
 def test_a_caller_that_leaves_frees_its_place(gateway, sink):
     release = threading.Event()
     came = threading.Event()

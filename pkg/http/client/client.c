@@ -320,6 +320,8 @@ struct http_target *http_target_free(struct http_target *t)
 
 uint32_t http_target_connections(const struct http_target *t) { return t->connections_n; }
 
+void http_target_connect_within(struct http_target *t, usec most) { t->config.connect_timeout = most; }
+
 /* ---- the port ----------------------------------------------------------- */
 
 static bool is_token(const char *method)

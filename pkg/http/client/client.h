@@ -97,6 +97,8 @@ int http_target_new(struct http_target **, struct http_client *, const struct ht
                     struct error *) MUST_CHECK;
 struct http_target *http_target_free(struct http_target *); /* no request may be in flight; NULL is fine */
 uint32_t http_target_connections(const struct http_target *);
+/* How long connecting may take from now on. */
+void http_target_connect_within(struct http_target *, usec);
 /* Certificates or keys have changed: replaces every connection. An old one closes once its successor is
  * connected and it has no requests left. The client does so itself when it notices, before a new connection,
  * that a file has changed. */
