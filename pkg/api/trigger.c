@@ -148,7 +148,26 @@ static bool extensions_named(const void *object)
         return fine;
 }
 
+/* RFC 3339, which a CloudEvent's time must be */
+#define TIME_PATTERN                                                                                         \
+        "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)"  \
+        "([.][0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+
+static bool time_is_one(const void *object)
+{
+        const struct ce_overrides *o = object;
+
+        for (size_t i = 0; i < o->extensions.n; i++)
+                if (string_equal(o->extensions.keys[i], "time"))
+                        return schema_matches(TIME_PATTERN, o->extensions.values[i]);
+        return true;
+}
+
 static const struct rule ce_overrides_rules[] = {
+        RULE(.cel = "!has(self.extensions) || !('time' in self.extensions) || "
+                    "self.extensions['time'].matches('" TIME_PATTERN "')",
+             .path = "extensions.time", .check = time_is_one,
+             .message = "must be a time of RFC 3339, such as 2026-11-24T10:00:00Z"),
         RULE(.cel = "!has(self.extensions) || self.extensions.all(k, k.matches('^[a-z0-9]{1,20}$') && "
                     "!k.matches('^(id|source|type|specversion|data|datacontenttype)$'))",
              .path = "extensions", .check = extensions_named,

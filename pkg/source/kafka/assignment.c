@@ -20,26 +20,54 @@ static void on_partition(rd_kafka_t *rk UNUSED, void *opaque)
         waker_ring(p->source->services->waker, &p->source->slot);
 }
 
+void partition_free(struct partition *p)
+{
+        free(p->unreadable);
+        free(p->topic);
+        free(p->key);
+        free(p);
+}
+
+static struct partition *partition_new(struct kafka *s, const char *topic, int32_t number, struct str key)
+{
+        struct partition *p = calloc(1, sizeof(*p));
+
+        if (!p)
+                return NULL;
+        p->source = s;
+        p->number = number;
+        p->track = s->partitions_n;
+        p->topic = str_dup(str_of(topic));
+        p->key = malloc(key.n);
+        if (p->topic && p->key) {
+                memcpy(p->key, key.p, key.n);
+                HASH_ADD_KEYPTR(hh, s->by_key, p->key, key.n, p);
+                if (p->hh.tbl)
+                        return p;
+        }
+        partition_free(p);
+        return NULL;
+}
+
 struct partition *partition_get(struct kafka *s, const char *topic, int32_t number)
 {
+        BUF_AT_END struct buf key = BUF_INIT(BUF_DEFAULT_MAX);
         struct partition *p, **grown;
 
-        for (uint32_t i = 0; i < s->partitions_n; i++)
-                if (s->partitions[i]->number == number && strcmp(s->partitions[i]->topic, topic) == 0)
-                        return s->partitions[i];
+        buf_add(&key, &number, sizeof(number));
+        buf_text(&key, topic);
+        if (key.failed)
+                return NULL;
+        HASH_FIND(hh, s->by_key, key.p, key.n, p);
+        if (p)
+                return p;
         grown = realloc(s->partitions, (s->partitions_n + 1) * sizeof(struct partition *));
         if (!grown)
                 return NULL;
         s->partitions = grown;
-        p = calloc(1, sizeof(*p));
-        if (!p || !(p->topic = str_dup(str_of(topic)))) {
-                free(p);
-                return NULL;
-        }
-        p->source = s;
-        p->number = number;
-        p->track = s->partitions_n;
-        s->partitions[s->partitions_n++] = p;
+        p = partition_new(s, topic, number, buf_view(&key));
+        if (p)
+                s->partitions[s->partitions_n++] = p;
         return p;
 }
 

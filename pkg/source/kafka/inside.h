@@ -6,7 +6,8 @@
 
 #include <librdkafka/rdkafka.h>
 
-#include "base/random.h"
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
+#include "base/table.h"
 #include "kafka/client.h"
 #include "source/kafka/kafka.h"
 #include "source/kafka/positions.h"
@@ -63,6 +64,8 @@ struct partition {
         usec ask_at, commit_at;  /* not before: the broker refused this one */
         rd_kafka_resp_err_t why; /* its positions are not known, which holds up no other; 0: they are */
         char *unreadable;        /* why what its broker sends can't be read; NULL: it can */
+        char *key;               /* its number's bytes, then its topic */
+        UT_hash_handle hh;
 };
 
 struct kafka {
@@ -73,6 +76,7 @@ struct kafka {
         rd_kafka_t *rk;
         rd_kafka_queue_t *queue;       /* of the consumer: rebalances, errors, commits */
         struct partition **partitions; /* by track; never freed before the source */
+        struct partition *by_key;      /* the same ones */
         uint32_t partitions_n, next_partition;
         size_t id_size;
         struct message *spare;
@@ -132,6 +136,7 @@ void group_told(struct kafka *s, rd_kafka_event_t *event);
 
 /* assignment.c. Unknown: the topic or partition is, which holds up no other, so that it is set aside. */
 struct partition *partition_get(struct kafka *s, const char *topic, int32_t number);
+void partition_free(struct partition *p);
 void partition_drop(struct partition *p);
 /* Takes the words, which may be NULL. */
 void partition_set_unreadable(struct partition *p, char *why);

@@ -708,11 +708,9 @@ static struct source *kafka_free(struct source *source)
         free(s->closer);
         s->lookup = lookup_free(s->lookup);
         waker_forget(s->services->waker, &s->slot);
-        for (uint32_t i = 0; i < s->partitions_n; i++) {
-                free(s->partitions[i]->unreadable);
-                free(s->partitions[i]->topic);
-                free(s->partitions[i]);
-        }
+        HASH_CLEAR(hh, s->by_key);
+        for (uint32_t i = 0; i < s->partitions_n; i++)
+                partition_free(s->partitions[i]);
         free(s->partitions);
         free(s->missing);
         for (struct message *m = s->spare, *next; m; m = next) {
