@@ -123,6 +123,7 @@ static const struct saying {
           "this listener may expect TLS (tls) or a user (sasl), or is no broker's" },
         { "might require SASL authentication", ": verify that security.protocol",
           "this listener expects a user (sasl)" },
+        { "SASL mechanism SCRAM", " during authentication due to", "check user name and password" },
         { "ssl.ca.location failed", NULL, "tls.caSecretRef must hold certificates in PEM" },
         { "ssl.certificate.location failed", NULL, "tls.certSecretRef must hold a certificate in PEM" },
         { "ssl.key.location failed", NULL,
@@ -154,6 +155,6 @@ void kafka_explain(struct buf *out, rd_kafka_resp_err_t code, const char *words)
         if (step)
                 buf_printf(out, ": %s", step);
         if (scram_is_old(all))
-                buf_printf(out, "; librdkafka %s can't do SCRAM with brokers of Kafka 4, 2.6.1 can",
+                buf_printf(out, "; librdkafka %s can't do SCRAM with Kafka 4, 2.6.1 can",
                            rd_kafka_version_str());
 }

@@ -76,6 +76,11 @@ static void an_error_has_its_own_words_and_a_next_step(void **state UNUSED)
                 { RD_KAFKA_RESP_ERR__TRANSPORT, "a:1/1: sslv3 alert bad certificate: SSL alert number 42",
                   "a:1/1: sslv3 alert bad certificate: SSL alert number 42: the broker wants a certificate of "
                   "ours: give tls.certSecretRef" },
+                { RD_KAFKA_RESP_ERR__AUTHENTICATION,
+                  "a:1/1: Authentication failed during authentication due to invalid credentials with SASL "
+                  "mechanism PLAIN",
+                  "a:1/1: Authentication failed during authentication due to invalid credentials with SASL "
+                  "mechanism PLAIN: check user name, password and mechanism" },
                 { RD_KAFKA_RESP_ERR__SSL,
                   "a:1/1: certificate verify failed: broker certificate could not be verified, verify that "
                   "ssl.ca.location is correctly configured",

@@ -93,10 +93,12 @@ class Kafka:
         joins=None,
         tls=None,
         users=None,
+        version=(),
     ):
         """host: where it listens; advertised: the name clients are told (host); netns: the network namespace it runs in;
         joins: the first node, which this one, the second, finds its cluster by; tls: a folder of ca.pem, server.pem and
-        other.pem (for a name that is not its own) with their keys, for listeners with TLS; users: {name: password} of PLAIN."""
+        other.pem (for a name that is not its own) with their keys, for listeners with TLS; users: {name: password} of PLAIN;
+        version: ["3"] for the last one of Kafka 3."""
         self.joins, self.node, self.cluster, self.controller_port = joins, 2 if joins else 1, None, None
         self.host, self.netns, self.heap = host, netns, heap
         self.advertised = advertised or host
@@ -105,6 +107,7 @@ class Kafka:
         self.directory = pathlib.Path(directory or self._own.name)
         self.process = None
         self.port = self.sasl_port = None
+        self.version = version
         self.tls, self.users, self.tls_ports = tls, users or {self.user: self.password}, {}
 
     def __enter__(self):
@@ -141,7 +144,7 @@ class Kafka:
         return self.process.out_path
 
     def _java(self, *arguments):
-        jars = run([TOOLS / "kafka", "fetch"], timeout=900).stdout.strip()
+        jars = run([TOOLS / "kafka", "fetch", *self.version], timeout=900).stdout.strip()
         return [
             "java",
             f"-Xmx{self.heap}",

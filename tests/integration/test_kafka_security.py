@@ -1,13 +1,18 @@
 """Kafka with users and TLS, on a real broker: who gets in, what is said of who doesn't, and Secrets that change."""
 
+import copy
+import ctypes
 import itertools
 import re
+import subprocess
 
 import pytest
+import yaml
 from harness import pki
 from harness.kafka import Kafka
 from harness.process import wait_until
-from harness.sluice import trigger
+from harness.sink import Sink
+from harness.sluice import SLUICE, trigger
 
 names = (f"secure-{n}" for n in itertools.count())
 OTHERS_PASSWORD = "second-secret"
@@ -226,3 +231,74 @@ def test_another_certificate_is_shown_and_nothing_is_lost(broker, topic, sink, r
     sink.wait_for(count, 60)
     wait_until("all are there", lambda: len({r.id for r in sink.all()}) == count, 30)
     assert [r.id for r in sink.all()] == [f"{topic}/0/{i}" for i in range(count)]
+
+
+@pytest.fixture(scope="module", params=["3", "4"])
+def scram_broker(request, keys):
+    """Debian 12's librdkafka can do SCRAM with Kafka 3 alone."""
+    with Kafka(tls=keys, version=["3"] if request.param == "3" else []) as k:
+        k.works = request.param == "3" or librdkafka() >= (2, 6, 1)
+        yield k
+
+
+def librdkafka():
+    """The version of the library that the program is linked with."""
+    linked = subprocess.run(["ldd", SLUICE.resolve()], capture_output=True, text=True, check=True).stdout
+    library = ctypes.CDLL(re.search(r"librdkafka\S* => (\S+)", linked).group(1))
+    library.rd_kafka_version_str.restype = ctypes.c_char_p
+    return tuple(int(n) for n in library.rd_kafka_version_str().decode().split("-")[0].split("."))
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_a_password_is_proven_without_being_shown(scram_broker, sink, run, secrets, mechanism):
+    broker, topic = scram_broker, next(names)
+    broker.create_topic(topic)
+    broker.produce(topic, ["one"])
+    secrets.put(user=broker.user, password=broker.password)
+    sasl = {**SASL, "mechanism": mechanism}
+    process = run(reads(broker, topic, sink.uri, "SASL_SSL", sasl=sasl, tls=TLS))
+    if broker.works:
+        sink.wait_for(1)
+        return
+    process.wait_until(
+        "says that the library is too old",
+        lambda: process.status()["sourceReason"].endswith("can't do SCRAM with Kafka 4, 2.6.1 can"),
+        15,
+    )
+
+
+def test_dead_letters_are_written_and_read_as_a_user(broker, topic, run, runner, secrets):
+    """The producer of dead letters and `replay` have the cluster's sasl and tls, too."""
+    letters = next(names)
+    broker.create_topic(letters)
+    access = {"sasl": SASL, "tls": MUTUAL}
+    delivery = {
+        "retry": {"maxAttempts": 1, "onExhausted": "DeadLetter"},
+        "deadLetter": {
+            "kafka": {"bootstrapServers": [broker.tls_bootstrap("SASL_SSL")], "topic": letters, **access}
+        },
+    }
+    with Sink(lambda request: (400, {}, b"no")) as refuses:
+        t = reads(broker, topic, refuses.uri, "SASL_SSL", delivery=copy.deepcopy(delivery), **access)
+        process = run(t)
+        broker.produce(topic, ["one"])
+        wait_until("the letter is there", lambda: broker.end_offsets(letters, 1) == {0: 1}, 20)
+        # The same with what the producer reads when it is made: the next letter is written by another one.
+        for name, end in (("cert", ".pem"), ("key", ".key")):
+            secrets.put(**{name: (broker.tls / f"second{end}").read_text()})
+        broker.produce(topic, ["two"])
+        wait_until("the second is there", lambda: broker.end_offsets(letters, 1) == {0: 2}, 30)
+        process.stop()
+    with Sink() as sink:
+        t["spec"]["sink"] = {"uri": sink.uri}
+        path = runner.directory / "replayed.yaml"
+        path.write_text(yaml.safe_dump(t))
+        done = subprocess.run(
+            [SLUICE, "replay", "-f", path, f"--secrets={secrets.folder}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        assert [r.id for r in sink.all()] == [f"{topic}/0/0", f"{topic}/0/1"]
+        assert "first-secret" not in done.stdout + done.stderr
