@@ -155,8 +155,8 @@ static const struct rule tls_rules[] = {
              .check = cert_with_key),
 };
 const struct type tls_type = TYPE("TLS", struct tls_spec, tls_fields,
-                                         "TLS towards the receiver, beyond the system's authorities.",
-                                         RULES(tls_rules));
+                                  "TLS towards the receiver, beyond the system's authorities.",
+                                  RULES(tls_rules));
 
 static const struct field proxy_fields[] = {
         FIELD(STRING, "url", struct proxy_spec, url, .required = true, .min = 1, .max = 512,
@@ -437,9 +437,8 @@ static const struct rule delivery_rules[] = {
 const struct type delivery_type = TYPE("Delivery", struct delivery_spec, delivery_fields,
                                        "How events are delivered.", RULES(delivery_rules));
 
-const struct type *const delivery_types[] = { &delivery_type,       &secret_ref_type,  &header_type,
-                                              &basic_type,          &bearer_type,      &oauth2_type,
-                                              &authentication_type, &tls_type,         &proxy_type,
-                                              &rate_type,           &batch_type,       &retry_type,
-                                              &kafka_sasl_type,     &dead_kafka_type,  &dead_letter_type,
-                                              NULL };
+const struct type *const delivery_types[] = {
+        &delivery_type,       &secret_ref_type, &header_type,      &basic_type, &bearer_type, &oauth2_type,
+        &authentication_type, &tls_type,        &proxy_type,       &rate_type,  &batch_type,  &retry_type,
+        &kafka_sasl_type,     &dead_kafka_type, &dead_letter_type, NULL
+};

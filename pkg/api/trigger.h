@@ -154,7 +154,8 @@ extern const struct type secret_ref_type, tls_type, kafka_sasl_type;
                 FIELD(OBJECT, "sasl", object_, member.sasl, .object = &kafka_sasl_type,                      \
                       .help = "Who we are to the brokers, by SASL; by default nobody."),                     \
                 FIELD(OBJECT, "tls", object_, member.tls, .object = &tls_type,                               \
-                      .help = "TLS towards the brokers; {}: with the system's authorities. By default none.")
+                      .help = "TLS towards the brokers; {}: with the system's authorities. By default "      \
+                              "none.")
 /* What pkg/http can call: no user info, no fragment. */
 #define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:" PORT_PATTERN ")?(/[^# [:cntrl:]]*)?$"
 

@@ -135,7 +135,8 @@ static int set_sasl(const struct kafka_access *a, rd_kafka_conf_t *conf, struct 
 
 int kafka_access_configure(const struct kafka_access *a, rd_kafka_conf_t *conf, struct error *err)
 {
-        static const char *const protocols[2][2] = { { "PLAINTEXT", "SSL" }, { "SASL_PLAINTEXT", "SASL_SSL" } };
+        static const char *const protocols[2][2] = { { "PLAINTEXT", "SSL" },
+                                                     { "SASL_PLAINTEXT", "SASL_SSL" } };
         const struct kafka_cluster *c = a->cluster;
         BUF_AT_END struct buf servers = BUF_INIT(65536);
 

@@ -23,7 +23,8 @@ void kafka_access_done(struct kafka_access *); /* one that is not open is fine *
 /* Is a value missing that a client needs? Appends which one, for people: "Secret NAME, key KEY, is missing or
  * empty". */
 bool kafka_access_lacks(struct kafka_access *, struct buf *);
-/* Since it was last asked, or opened. Certificates are read when a client is made: another one is needed. */
+/* What has changed since it was last asked, or opened: a name or a password, or (also) certificates, which a
+ * client reads when it is made: another one is needed. */
 enum kafka_access_change { KAFKA_ACCESS_SAME, KAFKA_ACCESS_CREDENTIALS, KAFKA_ACCESS_CERTIFICATES };
 enum kafka_access_change kafka_access_changed(struct kafka_access *);
 

@@ -104,8 +104,8 @@ const char *kafka_next_step(rd_kafka_resp_err_t code)
         }
 }
 
-/* What librdkafka says where its code does not tell: by its words, of which the guess that follows is in terms
- * of its own options. */
+/* What librdkafka says where its code does not tell: by its words, of which the guess that follows is in
+ * terms of its own options. */
 static const struct saying {
         const char *words, *guess, *step;
 } sayings[] = {
@@ -118,7 +118,8 @@ static const struct saying {
         { "certificate required", NULL, "the broker wants a certificate of ours: give tls.certSecretRef" },
         { "alert unknown ca", NULL,
           "the broker does not trust the authority of our certificate (tls.certSecretRef)" },
-        { "alert certificate unknown", NULL, "the broker does not trust our certificate (tls.certSecretRef)" },
+        { "alert certificate unknown", NULL,
+          "the broker does not trust our certificate (tls.certSecretRef)" },
         { "Disconnected while requesting ApiVersion", ": might be caused by",
           "this listener may expect TLS (tls) or a user (sasl), or is no broker's" },
         { "might require SASL authentication", ": verify that security.protocol",

@@ -28,6 +28,6 @@ int kafka_start(rd_kafka_t **, rd_kafka_type_t, rd_kafka_conf_t *, struct error 
 
 /* What a user can do about an error; NULL: nothing in particular. A constant. */
 const char *kafka_next_step(rd_kafka_resp_err_t);
-/* librdkafka's own words, and behind them what to do, in place of what it guesses in terms of its options. words
- * NULL: those for the code. Appends. */
+/* librdkafka's own words, and behind them what to do, in place of what it guesses in terms of its options.
+ * words NULL: those for the code. Appends. */
 void kafka_explain(struct buf *, rd_kafka_resp_err_t, const char *words);

@@ -31,9 +31,8 @@ static void what_all_clients_share_and_the_role_are_set(void **state UNUSED)
         rd_kafka_conf_t *conf;
         struct error err;
 
-        assert_int_equal(kafka_configure(&conf,
-                                         &(struct kafka_client_config){ .access = &access_to },
-                                         role, COUNT_OF(role), &err),
+        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ .access = &access_to }, role,
+                                         COUNT_OF(role), &err),
                          0);
         for (size_t i = 0; i < COUNT_OF(expected); i++) {
                 char value[64];
@@ -51,9 +50,9 @@ static void what_librdkafka_does_not_take_is_named(void **state UNUSED)
         rd_kafka_conf_t *conf;
         struct error err;
 
-        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ .access = &access_to },
-                                         wrong, 1, &err),
-                         -1);
+        assert_int_equal(
+                kafka_configure(&conf, &(struct kafka_client_config){ .access = &access_to }, wrong, 1, &err),
+                -1);
         assert_non_null(strstr(err.text, "kafka option no.such.option: "));
 }
 
@@ -74,7 +73,8 @@ static void an_error_has_its_own_words_and_a_next_step(void **state UNUSED)
                   "require SASL authentication",
                   "a:1/1: Disconnected: this listener expects a user (sasl)" },
                 { RD_KAFKA_RESP_ERR__TRANSPORT, "a:1/1: sslv3 alert bad certificate: SSL alert number 42",
-                  "a:1/1: sslv3 alert bad certificate: SSL alert number 42: the broker wants a certificate of "
+                  "a:1/1: sslv3 alert bad certificate: SSL alert number 42: the broker wants a certificate "
+                  "of "
                   "ours: give tls.certSecretRef" },
                 { RD_KAFKA_RESP_ERR__AUTHENTICATION,
                   "a:1/1: Authentication failed during authentication due to invalid credentials with SASL "
@@ -120,9 +120,8 @@ static rd_kafka_resp_err_t first_error(char *servers)
         const struct kafka_cluster there = { .bootstrap_servers = { list, 1 } };
         const struct kafka_access access = { .cluster = &there };
 
-        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ .access = &access },
-                                         NULL, 0, &err),
-                         0);
+        assert_int_equal(
+                kafka_configure(&conf, &(struct kafka_client_config){ .access = &access }, NULL, 0, &err), 0);
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_ERROR);
         assert_int_equal(kafka_start(&rk, RD_KAFKA_PRODUCER, conf, &err), 0);
         queue = rd_kafka_queue_get_main(rk);

@@ -83,14 +83,11 @@ static int renew(struct kafka_producer *p, struct error *err)
 
 static int follow_secrets(struct kafka_producer *p, struct error *err)
 {
-        switch (kafka_access_changed(&p->access)) {
-        case KAFKA_ACCESS_CREDENTIALS:
-                if (p->rk)
-                        kafka_access_renew(&p->access, p->rk);
-                break;
-        case KAFKA_ACCESS_CERTIFICATES: p->stale = true; break;
-        case KAFKA_ACCESS_SAME: break;
-        }
+        enum kafka_access_change change = kafka_access_changed(&p->access);
+
+        if (change != KAFKA_ACCESS_SAME && p->rk)
+                kafka_access_renew(&p->access, p->rk);
+        p->stale = p->stale || change == KAFKA_ACCESS_CERTIFICATES;
         return renew(p, err);
 }
 

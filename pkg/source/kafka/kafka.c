@@ -63,8 +63,8 @@ bool kafka_fits(const void *object, const struct delivery_spec *d, struct buf *w
         if (!letters)
                 return true;
         for (size_t i = 0; i < letters->cluster.bootstrap_servers.n; i++)
-                here = here || contains(&spec->cluster.bootstrap_servers,
-                                        letters->cluster.bootstrap_servers.list[i]);
+                here = here ||
+                       contains(&spec->cluster.bootstrap_servers, letters->cluster.bootstrap_servers.list[i]);
         for (size_t i = 0; here && i < spec->topics.n; i++)
                 if (strcmp(spec->topics.list[i], letters->topic) == 0) {
                         buf_printf(
@@ -602,23 +602,21 @@ static void close_consumer(struct kafka *s)
 static void follow_secrets(struct kafka *s)
 {
         BUF_AT_END struct buf lacks = BUF_INIT(1024);
+        enum kafka_access_change change;
 
         if (!s->spec->cluster.sasl && !s->spec->cluster.tls)
                 return;
-        switch (kafka_access_changed(&s->access)) {
-        case KAFKA_ACCESS_SAME: return;
-        case KAFKA_ACCESS_CREDENTIALS:
-                if (s->queue)
-                        kafka_access_renew(&s->access, s->rk);
-                break;
-        case KAFKA_ACCESS_CERTIFICATES:
-                s->renewing = s->queue && !s->stopping && !kafka_access_lacks(&s->access, &lacks);
-                if (s->renewing) {
-                        log_info_for(s->services->log,
-                                     "certificates have changed: another consumer goes on with them");
-                        close_consumer(s);
-                }
-                break;
+        change = kafka_access_changed(&s->access);
+        if (change == KAFKA_ACCESS_SAME)
+                return;
+        if (s->queue)
+                kafka_access_renew(&s->access, s->rk);
+        if (change == KAFKA_ACCESS_CERTIFICATES && s->queue && !s->stopping &&
+            !kafka_access_lacks(&s->access, &lacks)) {
+                log_info_for(s->services->log,
+                             "certificates have changed: another consumer goes on with them");
+                s->renewing = true;
+                close_consumer(s);
         }
         if (!s->rk && !s->closed)
                 s->reopen_at = s->now;
