@@ -145,6 +145,15 @@ static bool scram_is_old(const char *words)
         return rd_kafka_version() < 0x020601ff && strstr(words, "SASL mechanism SCRAM");
 }
 
+/* How long a connection had lasted is of no use, and would make each a new message. */
+static size_t length_of_use(const char *words, const char *guess)
+{
+        const char *span = strstr(words, " (after ");
+        size_t n = guess ? (size_t)(guess - words) : strlen(words);
+
+        return span && (size_t)(span - words) < n ? (size_t)(span - words) : n;
+}
+
 void kafka_explain(struct buf *out, rd_kafka_resp_err_t code, const char *words)
 {
         const char *all = words ? words : rd_kafka_err2str(code);
@@ -152,7 +161,7 @@ void kafka_explain(struct buf *out, rd_kafka_resp_err_t code, const char *words)
         const char *guess = saying && saying->guess ? strstr(all, saying->guess) : NULL,
                    *step = saying ? saying->step : kafka_next_step(code);
 
-        buf_add(out, all, guess ? (size_t)(guess - all) : strlen(all));
+        buf_add(out, all, length_of_use(all, guess));
         if (step)
                 buf_printf(out, ": %s", step);
         if (scram_is_old(all))

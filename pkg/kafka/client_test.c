@@ -72,6 +72,8 @@ static void an_error_has_its_own_words_and_a_next_step(void **state UNUSED)
                   "a:1/1: Disconnected: verify that security.protocol is correctly configured, broker might "
                   "require SASL authentication",
                   "a:1/1: Disconnected: this listener expects a user (sasl)" },
+                { RD_KAFKA_RESP_ERR__TIMED_OUT, "a:1/1: Timed out (after 6ms in state UP)",
+                  "a:1/1: Timed out" },
                 { RD_KAFKA_RESP_ERR__TRANSPORT, "a:1/1: sslv3 alert bad certificate: SSL alert number 42",
                   "a:1/1: sslv3 alert bad certificate: SSL alert number 42: the broker wants a certificate "
                   "of "

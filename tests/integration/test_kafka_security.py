@@ -302,3 +302,35 @@ def test_dead_letters_are_written_and_read_as_a_user(broker, topic, run, runner,
         assert done.returncode == 0, done.stderr
         assert [r.id for r in sink.all()] == [f"{topic}/0/0", f"{topic}/0/1"]
         assert "first-secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("who", "end"),
+    [
+        ("unknown", "(tls.certSecretRef)"),
+        ("ca", "tls.keySecretRef must hold the key in PEM, without a password, of tls.certSecretRef"),
+    ],
+)
+def test_a_certificate_that_is_refused_stops_nothing(broker, topic, sink, run, secrets, keys, who, end):
+    """The one of before serves on, and the status says so, until there is one that the broker takes."""
+    process = run(reads(broker, topic, sink.uri, "MUTUAL", tls=MUTUAL))
+    broker.produce(topic, ["one"])
+    sink.wait_for(1)
+    secrets.put(cert=(keys / f"{who}.pem").read_text())
+    if who == "unknown":
+        secrets.put(key=(keys / f"{who}.key").read_text())
+    process.wait_until("is told", lambda: process.status()["sourceReason"].endswith(end), 15)
+    assert process.status()["sourceState"] == "Connected"
+    broker.produce(topic, ["two"])
+    sink.wait_for(2)
+    assert "goes on with them" not in process.output
+    secrets.put(cert=(keys / "second.pem").read_text(), key=(keys / "second.key").read_text())
+    process.wait_for_output("goes on with them", 15)
+    process.wait_until(
+        "is well",
+        lambda: (process.status()["sourceState"], process.status()["sourceReason"]) == ("Connected", ""),
+        15,
+    )
+    broker.produce(topic, ["three"])
+    sink.wait_for(3)
+    assert [r.id for r in sink.all()] == [f"{topic}/0/{i}" for i in range(3)]

@@ -14,6 +14,8 @@ static const usec POLL_INTERVAL = 20 * USEC_SEC;
 /* A consumer that another one of its name has fenced off waits as long, or twice, before it joins again: a
  * worker that was replaced is stopped by then. */
 static const usec REJOIN = 30 * USEC_SEC;
+/* Certificates that were refused are tried again after this, and when they change. */
+static const usec TRIED_AGAIN = 10 * USEC_SEC;
 /* How long the end of a consumer is waited for, which can't end while a broker owes it an answer. */
 static const usec CLOSE_PATIENCE = 3 * USEC_SEC, DESTROY_PATIENCE = 2 * USEC_SEC;
 
@@ -572,7 +574,8 @@ static void finish_closing(struct kafka *s)
 /* Another consumer in the place of one that came to an end. */
 static void reopen(struct kafka *s)
 {
-        s->reopen_at = 0;
+        s->reopen_at = s->try_at = 0;
+        s->refused[0] = 0;
         s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = s->leaderless = false;
         s->away = NULL;
         s->silence[0] = 0;
@@ -597,29 +600,71 @@ static void close_consumer(struct kafka *s)
         }
 }
 
-/* A Secret has another value. Only a new client reads certificates: the consumer ends as it does when the
- * worker stops, and another one goes on. */
-static void follow_secrets(struct kafka *s)
+/* ---- Secrets that change ------------------------------------------------ */
+
+/* Tells why the certificates that there are now are not in use. */
+static void say_refused(struct kafka *s, const char *why)
+{
+        (void)text_copy(s->refused, sizeof(s->refused), why);
+        if (s->state == SOURCE_CONNECTED)
+                kafka_set_reading(s);
+}
+
+/* Only a new client reads certificates. It is tried beside the consumer, which goes on until a broker lets
+ * the new one in. */
+static void begin_trial(struct kafka *s)
 {
         BUF_AT_END struct buf lacks = BUF_INIT(1024);
+        struct error err;
+
+        s->try_at = 0;
+        s->trial = kafka_trial_free(s->trial);
+        if (kafka_access_lacks(&s->access, &lacks))
+                return; /* it may be half-way through its replacement: told again when it is there */
+        if (kafka_trial_new(&s->trial, &s->access, s->services->log, s->now, &err) == 0)
+                return;
+        s->try_at = s->now + TRIED_AGAIN;
+        say_refused(s, err.text);
+}
+
+static void look_at_trial(struct kafka *s)
+{
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        enum kafka_trial_result result = kafka_trial_look(s->trial, s->now, &why);
+
+        if (result == KAFKA_TRIAL_UNDER_WAY)
+                return;
+        s->trial = kafka_trial_free(s->trial);
+        if (result == KAFKA_TRIAL_REFUSED) {
+                s->try_at = s->now + TRIED_AGAIN;
+                say_refused(s, why.p ? why.p : "");
+                return;
+        }
+        s->refused[0] = 0;
+        log_info_for(s->services->log, "certificates have changed: another consumer goes on with them");
+        s->renewing = true;
+        close_consumer(s);
+}
+
+static void follow_secrets(struct kafka *s)
+{
         enum kafka_access_change change;
 
         if (!s->spec->cluster.sasl && !s->spec->cluster.tls)
                 return;
         change = kafka_access_changed(&s->access);
-        if (change == KAFKA_ACCESS_SAME)
-                return;
-        if (s->queue)
+        if (change != KAFKA_ACCESS_SAME && s->queue)
                 kafka_access_renew(&s->access, s->rk);
-        if (change == KAFKA_ACCESS_CERTIFICATES && s->queue && !s->stopping &&
-            !kafka_access_lacks(&s->access, &lacks)) {
-                log_info_for(s->services->log,
-                             "certificates have changed: another consumer goes on with them");
-                s->renewing = true;
-                close_consumer(s);
-        }
-        if (!s->rk && !s->closed)
+        if (change != KAFKA_ACCESS_SAME && !s->rk && !s->closed)
                 s->reopen_at = s->now;
+        if (change == KAFKA_ACCESS_CERTIFICATES)
+                s->try_at = s->now;
+        if (!s->queue || s->stopping || s->fatal || s->renewing)
+                s->trial = kafka_trial_free(s->trial);
+        else if (s->try_at && s->now >= s->try_at)
+                begin_trial(s);
+        else if (s->trial)
+                look_at_trial(s);
 }
 
 static size_t kafka_poll(struct source *source, struct pull_event *events, size_t max, usec now)
@@ -684,6 +729,10 @@ static usec kafka_deadline(const struct source *source)
                 at = MIN_OF(at, s->look_at);
         if (s->ask_at && !s->asked)
                 at = MIN_OF(at, s->ask_at);
+        if (s->trial)
+                at = MIN_OF(at, s->now + KAFKA_TRIAL_INTERVAL);
+        if (s->try_at)
+                at = MIN_OF(at, MAX_OF(s->try_at, s->now));
         return s->reopen_at ? MIN_OF(at, s->reopen_at) : at;
 }
 
@@ -770,6 +819,7 @@ static struct source *kafka_free(struct source *source)
         free(s->closer);
         s->lookup = lookup_free(s->lookup);
         waker_forget(s->services->waker, &s->slot);
+        (void)kafka_trial_free(s->trial);
         kafka_access_done(&s->access);
         HASH_CLEAR(hh, s->by_key);
         for (uint32_t i = 0; i < s->partitions_n; i++)
