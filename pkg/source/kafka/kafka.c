@@ -210,7 +210,7 @@ static int kafka_check(const void *spec, const struct services *services, struct
 {
         struct kafka_access access = { 0 };
         BUF_AT_END struct buf lacks = BUF_INIT(1024);
-        rd_kafka_conf_t *conf;
+        rd_kafka_conf_t *conf = NULL;
         int result = 0;
 
         if (kafka_access_open(&access, services->loop, &((const struct kafka_spec *)spec)->cluster,
