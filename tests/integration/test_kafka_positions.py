@@ -344,3 +344,23 @@ def test_a_group_may_begin_at_a_time(runner, kafka, topic, function):
 def stamp(milliseconds):
     at = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_what_was_aborted_is_read_where_that_is_asked_for(runner, kafka, topic, function):
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": f"{topic}-aborts"})
+    producer.init_transactions()
+    for value, end in (("aborted", producer.abort_transaction), ("committed", producer.commit_transaction)):
+        producer.begin_transaction()
+        producer.produce(topic, value, partition=0)
+        producer.flush()
+        end()
+    earliest = {"startPosition": "Earliest"}
+    run = start(runner, kafka, topic, function, isolation="ReadUncommitted", **earliest)
+    function.wait_for(2)
+    assert values(function) == ["aborted", "committed"]
+    run.stop()
+    start(runner, kafka, topic, function, name="second", consumerGroup=f"{topic}-second", **earliest)
+    function.wait_for(3)
+    assert values(function) == ["aborted", "committed", "committed"]

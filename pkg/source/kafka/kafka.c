@@ -22,6 +22,7 @@ static const usec CLOSE_PATIENCE = 3 * USEC_SEC, DESTROY_PATIENCE = 2 * USEC_SEC
 /* ---- the spec ----------------------------------------------------------- */
 
 static const char *const start_names[] = { "Earliest", "Latest", "Timestamp", NULL };
+static const char *const isolation_names[] = { "ReadCommitted", "ReadUncommitted", NULL };
 static const struct field kafka_fields[] = {
         KAFKA_CLUSTER_FIELDS(struct kafka_spec, cluster,
                              "Brokers to begin with, each HOST:PORT; the others are learned from them.",
@@ -38,6 +39,10 @@ static const struct field kafka_fields[] = {
                       "Partitions and topics that appear later are read from their beginning."),
         FIELD(TIME, "startTimestamp", struct kafka_spec, start_timestamp,
               .help = "With Timestamp: reading begins at the first record of that time or later."),
+        FIELD(ENUM, "isolation", struct kafka_spec, isolation, .fallback = "ReadCommitted",
+              .values = isolation_names,
+              .help = "ReadCommitted leaves out the messages of transactions that were aborted, and waits for "
+                      "those that are open; ReadUncommitted reads all."),
         FIELD(INT, "fetchBytes", struct kafka_spec, fetch_bytes, .fallback = "8388608", .min = 2097152,
               .max = 1073741824,
               .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of "
@@ -161,6 +166,8 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
                 /* It would act whenever a position is missing or out of range: where to begin is decided
                  * here. */
                 { "auto.offset.reset", "error" },
+                { "isolation.level",
+                  spec->isolation == KAFKA_READ_COMMITTED ? "read_committed" : "read_uncommitted" },
                 { "topic.metadata.refresh.interval.ms", "30000" },
                 { "partition.assignment.strategy", "range" },
                 { "statistics.interval.ms", "5000" },
