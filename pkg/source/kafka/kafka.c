@@ -41,7 +41,8 @@ static const struct field kafka_fields[] = {
               .help = "With Timestamp: reading begins at the first record of that time or later."),
         FIELD(ENUM, "isolation", struct kafka_spec, isolation, .fallback = "ReadCommitted",
               .values = isolation_names,
-              .help = "ReadCommitted leaves out the messages of transactions that were aborted, and waits for "
+              .help = "ReadCommitted leaves out the messages of transactions that were aborted, and waits "
+                      "for "
                       "those that are open; ReadUncommitted reads all."),
         FIELD(INT, "fetchBytes", struct kafka_spec, fetch_bytes, .fallback = "8388608", .min = 2097152,
               .max = 1073741824,
