@@ -130,8 +130,8 @@ static const struct type event_type = TYPE("Event", struct event_spec, event_fie
 /* ---- what is done to events --------------------------------------------- */
 
 static const struct field ce_overrides_fields[] = {
-        FIELD(MAP, "extensions", struct ce_overrides, extensions, .max = 32, .pattern = "^[ -~]+$",
-              .format = "printable ASCII",
+        FIELD(MAP, "extensions", struct ce_overrides, extensions, .max = 32, .value_max = 16384,
+              .pattern = "^[ -~]+$", .format = "printable ASCII",
               .help = "Extension attributes that are added to each CloudEvent, or replace its own. Names are "
                       "lower-case letters and digits, at most 20."),
 };
@@ -150,7 +150,8 @@ static bool extensions_named(const void *object)
 
 /* RFC 3339, which a CloudEvent's time must be */
 #define TIME_PATTERN                                                                                         \
-        "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)"  \
+        "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|"   \
+        "60)"                                                                                                \
         "([.][0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 
 static bool time_is_one(const void *object)
