@@ -364,3 +364,12 @@ def test_what_was_aborted_is_read_where_that_is_asked_for(runner, kafka, topic, 
     start(runner, kafka, topic, function, name="second", consumerGroup=f"{topic}-second", **earliest)
     function.wait_for(3)
     assert values(function) == ["aborted", "committed", "committed"]
+
+
+def test_further_options_reach_librdkafka(runner, kafka, topic, function):
+    from confluent_kafka.admin import AdminClient
+
+    start(runner, kafka, topic, function, properties={"client.id": "of-my-own", "session.timeout.ms": "7000"})
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    (group,) = admin.describe_consumer_groups([f"sluice.test.{topic}"]).values()
+    assert [m.client_id for m in group.result(20).members] == ["of-my-own"]

@@ -22,6 +22,13 @@ static const usec CLOSE_PATIENCE = 3 * USEC_SEC, DESTROY_PATIENCE = 2 * USEC_SEC
 /* ---- the spec ----------------------------------------------------------- */
 
 static const char *const start_names[] = { "Earliest", "Latest", "Timestamp", NULL };
+/* Options of librdkafka that leave what is promised as it is: a list as CEL has it, and people read it. */
+#define PROPERTIES                                                                                           \
+        "'client.id', 'client.rack', 'client.dns.lookup', 'broker.address.family', 'broker.address.ttl', "   \
+        "'fetch.min.bytes', 'fetch.wait.max.ms', 'fetch.error.backoff.ms', 'session.timeout.ms', "           \
+        "'heartbeat.interval.ms', 'metadata.max.age.ms', 'connections.max.idle.ms', 'socket.timeout.ms', "   \
+        "'socket.connection.setup.timeout.ms', 'socket.send.buffer.bytes', 'socket.receive.buffer.bytes', "  \
+        "'socket.nagle.disable', 'reconnect.backoff.ms', 'reconnect.backoff.max.ms'"
 static const char *const isolation_names[] = { "ReadCommitted", "ReadUncommitted", NULL };
 static const struct field kafka_fields[] = {
         KAFKA_CLUSTER_FIELDS(struct kafka_spec, cluster,
@@ -44,6 +51,9 @@ static const struct field kafka_fields[] = {
               .help = "ReadCommitted leaves out the messages of transactions that were aborted, and waits "
                       "for "
                       "those that are open; ReadUncommitted reads all."),
+        FIELD(MAP, "properties", struct kafka_spec, properties, .max = 32, .value_max = 1024,
+              .pattern = "^[ -~]*$", .format = "printable ASCII",
+              .help = "Further options of librdkafka by its own names, of " PROPERTIES "."),
         FIELD(INT, "fetchBytes", struct kafka_spec, fetch_bytes, .fallback = "8388608", .min = 2097152,
               .max = 1073741824,
               .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of "
@@ -57,7 +67,51 @@ static bool has_timestamp(const void *object)
         return (spec->start_position == KAFKA_TIMESTAMP) == (spec->start_timestamp != 0);
 }
 
+static bool is_property(const char *name)
+{
+        char item[64];
+        int n = snprintf(item, sizeof(item), "'%s'", name);
+
+        return n < (int)sizeof(item) && !strchr(name, '\'') && strstr(PROPERTIES, item);
+}
+
+static bool properties_known(const void *object, struct buf *why)
+{
+        const struct string_map *all = &((const struct kafka_spec *)object)->properties;
+
+        for (size_t i = 0; i < all->n; i++)
+                if (!is_property(all->keys[i])) {
+                        buf_printf(why, "%s is not to be set here: the reference lists the options that are",
+                                   all->keys[i]);
+                        return false;
+                }
+        return true;
+}
+
+/* As librdkafka itself sees it. */
+static bool properties_taken(const void *object, struct buf *why)
+{
+        const struct string_map *all = &((const struct kafka_spec *)object)->properties;
+        rd_kafka_conf_t *conf = rd_kafka_conf_new();
+        bool taken = true;
+        char text[256];
+
+        for (size_t i = 0; i < all->n && taken; i++)
+                if (is_property(all->keys[i]) && rd_kafka_conf_set(conf, all->keys[i], all->values[i], text,
+                                                                   sizeof(text)) != RD_KAFKA_CONF_OK) {
+                        buf_printf(why, "%s: librdkafka says: %s", all->keys[i], text);
+                        taken = false;
+                }
+        rd_kafka_conf_destroy(conf);
+        return taken;
+}
+
 static const struct rule kafka_rules[] = {
+        RULE(.cel = "!has(self.properties) || self.properties.all(k, k in [" PROPERTIES "])",
+             .message = "only the options that the reference lists are to be set here", .path = "properties",
+             .explain = properties_known),
+        RULE(.message = "each value must be one that librdkafka takes", .path = "properties",
+             .explain = properties_taken),
         RULE(.cel = "(self.startPosition == 'Timestamp') == has(self.startTimestamp)",
              .message = "startTimestamp goes with startPosition Timestamp, and only with it",
              .path = "startTimestamp", .check = has_timestamp),
@@ -141,6 +195,19 @@ static const char *number(char text[NUMBER], size_t value)
  * (return_memory() in cmd/sluice), which costs a page fault every four records of 1 KiB. */
 enum { FETCH_MOST = 3584 };
 
+static int set_properties(rd_kafka_conf_t *conf, const struct string_map *all, struct error *err)
+{
+        char why[256];
+
+        for (size_t i = 0; i < all->n; i++)
+                if (rd_kafka_conf_set(conf, all->keys[i], all->values[i], why, sizeof(why)) !=
+                    RD_KAFKA_CONF_OK) {
+                        rd_kafka_conf_destroy(conf);
+                        return error_set(err, ERROR_INVALID, "properties: %s: %s", all->keys[i], why);
+                }
+        return 0;
+}
+
 static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const struct kafka_access *access,
                      const struct services *services, struct error *err)
 {
@@ -179,7 +246,9 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
                 { "fetch.queue.backoff.ms", rd_kafka_version() >= 0x02020000 ? "5" : NULL },
         };
 
-        return kafka_configure(out, &client, options, COUNT_OF(options), err);
+        if (kafka_configure(out, &client, options, COUNT_OF(options), err) < 0)
+                return -1;
+        return set_properties(*out, &spec->properties, err);
 }
 
 /* ---- the consumer ------------------------------------------------------- */

@@ -14,6 +14,7 @@ struct kafka_spec {
         int start_position;
         usec start_timestamp; /* wall; with KAFKA_TIMESTAMP */
         int isolation;
+        struct string_map properties; /* of librdkafka */
         int64_t fetch_bytes;
 };
 
