@@ -93,6 +93,9 @@ struct place {
 };
 enum { NOWHERE = UINT32_MAX };
 
+/* What is decoded there is used again at once: what failed would be forgotten. */
+static void look_at_scratch(struct filter *f) { f->out_of_memory = f->out_of_memory || f->scratch.failed; }
+
 static uint32_t position(const struct filter *f) { return (uint32_t)(f->scan.p - f->scan.begin); }
 
 static bool give_number(struct filter *f, struct place *p, uint32_t parent)
@@ -155,6 +158,7 @@ static bool judge(struct filter *f, struct step *step, uint32_t scope, struct va
                         continue;
                 if (tests_match(l->tests, l->tests_n, l->exact_n, v))
                         note(f, &l->hits, scope);
+                look_at_scratch(f);
                 f->steps += v->steps;
                 v->steps = 0;
                 if (f->steps > STEPS_MAX)
@@ -172,6 +176,7 @@ static struct step *follow(struct filter *f, struct step *step, struct str raw, 
         if (escaped) {
                 buf_reset(&f->scratch);
                 (void)scan_decode(raw, &f->scratch);
+                look_at_scratch(f);
                 name = buf_view(&f->scratch);
         }
         if (!memchr(name.p, '.', name.n))
@@ -223,7 +228,7 @@ static bool enter(struct filter *f, struct step *step, uint32_t scope, bool is_a
         if (f->places_n == RECORD_DEPTH_MAX)
                 return scan_fail(s, "nested too deep where the pattern looks");
         if (!ROOM(f, f->places, f->places_cap, f->places_n))
-                return scan_fail(s, "out of memory");
+                return scan_no_memory(s);
         f->places[f->places_n++] = (struct place){
                 .step = step, .scope = scope, .is_array = is_array, .array_start = position(f)
         };
@@ -333,7 +338,9 @@ static int scan_record(struct filter *f, struct str json, struct error *err)
         buf_reset(&f->scratch);
         if (scan_peek(s) != '{')
                 return error_set(err, ERROR_INVALID, "the record is no JSON object");
-        if (!scan_all(f) && f->steps > STEPS_MAX)
+        if (!scan_all(f) && s->no_memory)
+                return error_memory(err);
+        if (f->steps > STEPS_MAX)
                 return error_set(err, ERROR_INVALID,
                                  "the record holds more than can be tested against the pattern's lists: the "
                                  "search was given up");
@@ -344,7 +351,7 @@ static int scan_record(struct filter *f, struct str json, struct error *err)
                 return error_set(err, ERROR_INVALID,
                                  "the record is no valid JSON: byte %u: something follows the object",
                                  position(f));
-        return f->out_of_memory || f->scratch.failed ? error_memory(err) : 0;
+        return f->out_of_memory ? error_memory(err) : 0;
 }
 
 /* ---- the search: a value for each field, so that no two stand in different elements of one array */

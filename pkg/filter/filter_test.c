@@ -7,6 +7,7 @@
 
 #include "base/random.h"
 #include "filter/value.h"
+#include "tests/sim/memory.h"
 
 #include <cmocka.h>
 
@@ -645,6 +646,48 @@ static void memory_stays_what_it_is(void **state UNUSED)
 
 /* ---- any bytes */
 
+/* Whichever allocation fails, the record is judged as it is or waits: it is never taken for another, nor for
+ * one that can't be judged. */
+static void what_had_no_memory_is_not_judged(void **state UNUSED)
+{
+        BUF_AT_END struct buf record = BUF_INIT(1 << 16);
+        struct error err;
+
+        buf_text(&record, "{\"x\":");
+        repeat(&record, "[", 1000);
+        repeat(&record, "]", 1000);
+        buf_text(&record, ",\"\\u0061\":\"\\u0062\",\"c\":");
+        repeat(&record, "[", 40);
+        buf_text(&record, "\"\\u0065\"");
+        repeat(&record, "]", 40);
+        buf_text(&record, ",\"\\u0066\":\"\\u0067\"}");
+        for (uint64_t at = 1;; at++) {
+                CLEANUP(filter_freep)
+                struct filter *f = compiled("{\"a\":[\"b\"],\"f\":[\"g\"],\"c\":[\"e\"]}");
+                CLEANUP(filter_freep)
+                struct filter *none = compiled("{\"a\":[{\"anything-but\":\"b\"}],\"c\":[\"e\"]}");
+                bool whole = false, other = true;
+                int result, result_none;
+
+                memory_fails(at, false);
+                result = filter_match(f, buf_view(&record), &whole, &err);
+                if (result < 0)
+                        assert_int_equal(err.kind, ERROR_MEMORY);
+                else
+                        assert_true(whole);
+                result_none = filter_match(none, buf_view(&record), &other, &err);
+                if (result_none < 0)
+                        assert_int_equal(err.kind, ERROR_MEMORY);
+                else
+                        assert_false(other);
+                if (!memory_failed())
+                        break;
+                memory_fails(0, false);
+                assert_true(result < 0 || result_none < 0);
+        }
+        memory_fails(0, false);
+}
+
 /* In memory that ends with the text, so that ASan sees each byte read too far. */
 static void try_pair(struct str pattern, struct str record, size_t *outcomes)
 {
@@ -751,6 +794,7 @@ int main(void)
                 cmocka_unit_test(nothing_explodes),
                 cmocka_unit_test(tests_times_values_are_bounded),
                 cmocka_unit_test(memory_stays_what_it_is),
+                cmocka_unit_test(what_had_no_memory_is_not_judged),
                 cmocka_unit_test(any_bytes_are_survived),
         };
         return cmocka_run_group_tests_name("filter", tests, NULL, NULL);
