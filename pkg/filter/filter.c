@@ -156,6 +156,7 @@ static bool judge(struct filter *f, struct step *step, uint32_t scope, struct va
         for (struct list *l = step->lists; l; l = l->next) {
                 if (already(f, &l->hits, scope))
                         continue;
+                v->steps_most = STEPS_MAX - f->steps;
                 if (tests_match(l->tests, l->tests_n, l->exact_n, v))
                         note(f, &l->hits, scope);
                 look_at_scratch(f);

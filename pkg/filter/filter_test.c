@@ -627,6 +627,25 @@ static void tests_times_values_are_bounded(void **state UNUSED)
         assert_true(matches_text(stars, STR("{\"a\":\"-x1999-\"}")));
 }
 
+/* Of a list as well: it is not gone through to its end for a long value. */
+static void a_list_stops_at_what_it_may_take(void **state UNUSED)
+{
+        static struct str pieces[] = { STR(""), STR("q"), STR("") };
+        BUF_AT_END struct buf text = BUF_INIT(1 << 16);
+        struct test tests[100] = { 0 };
+        struct value v = { .kind = VALUE_STRING, .steps_most = 10000 };
+
+        repeat(&text, "x", 16000);
+        v.raw = buf_view(&text);
+        for (size_t i = 0; i < COUNT_OF(tests); i++) {
+                tests[i].kind = TEST_WILDCARD;
+                tests[i].pieces = pieces;
+                tests[i].pieces_n = COUNT_OF(pieces);
+        }
+        assert_false(tests_match(tests, COUNT_OF(tests), 0, &v));
+        assert_in_range(v.steps, 10001, 12000);
+}
+
 static void memory_stays_what_it_is(void **state UNUSED)
 {
         static const char record[] =
@@ -793,6 +812,7 @@ int main(void)
                 cmocka_unit_test(combinations_and_sizes_are_bounded),
                 cmocka_unit_test(nothing_explodes),
                 cmocka_unit_test(tests_times_values_are_bounded),
+                cmocka_unit_test(a_list_stops_at_what_it_may_take),
                 cmocka_unit_test(memory_stays_what_it_is),
                 cmocka_unit_test(what_had_no_memory_is_not_judged),
                 cmocka_unit_test(any_bytes_are_survived),
