@@ -25,7 +25,7 @@ struct filter {
         size_t trail_n, trail_cap;
         uint64_t search; /* one number for each search through a list, never used again */
         uint64_t tries, steps;
-        bool out_of_memory;
+        bool out_of_memory, large; /* large: hits of the record have much room */
         struct scan scan;
         struct buf scratch;
 };
@@ -140,6 +140,7 @@ static void note(struct filter *f, struct hits *h, uint32_t scope)
         if ((h->n && h->list[h->n - 1].element == element) || !ROOM(f, h->list, h->cap, h->n))
                 return;
         h->list[h->n++] = (struct hit){ element, position(f) };
+        f->large = f->large || h->cap * sizeof(*h->list) > TABLE_KEPT;
 }
 
 static bool already(const struct filter *f, const struct hits *h, uint32_t scope)
@@ -315,6 +316,37 @@ static bool scan_all(struct filter *f)
         return true;
 }
 
+/* Room for one large record is not kept for all that follow. */
+#define TRIM(list, cap)                                                                                      \
+        do {                                                                                                 \
+                if ((cap) * sizeof(*(list)) > TABLE_KEPT) {                                                  \
+                        free(TAKE(list));                                                                    \
+                        (cap) = 0;                                                                           \
+                }                                                                                            \
+        } while (0)
+
+static void trim_hits(struct step *n)
+{
+        TRIM(n->present.list, n->present.cap);
+        for (struct list *l = n->lists; l; l = l->next)
+                TRIM(l->hits.list, l->hits.cap);
+        for (size_t i = 0; i < n->children_n; i++)
+                trim_hits(n->children[i]);
+}
+
+static void trim(struct filter *f)
+{
+        TRIM(f->arrays, f->arrays_cap);
+        TRIM(f->elements, f->elements_cap);
+        TRIM(f->places, f->places_cap);
+        TRIM(f->trail, f->trail_cap);
+        if (f->scratch.cap > TABLE_KEPT)
+                buf_done(&f->scratch);
+        if (f->large)
+                trim_hits(f->pattern.root);
+        f->large = false;
+}
+
 static void forget(struct step *n)
 {
         n->present.n = 0;
@@ -474,7 +506,7 @@ static bool any_rule(struct filter *f)
         return false;
 }
 
-int filter_match(struct filter *f, struct str json, bool *matches, struct error *err)
+static int match(struct filter *f, struct str json, bool *matches, struct error *err)
 {
         bool found;
 
@@ -491,6 +523,14 @@ int filter_match(struct filter *f, struct str json, bool *matches, struct error 
                                  "together: the search was given up");
         *matches = found;
         return 0;
+}
+
+int filter_match(struct filter *f, struct str json, bool *matches, struct error *err)
+{
+        int result = match(f, json, matches, err);
+
+        trim(f);
+        return result;
 }
 
 /* ---- the reason */
@@ -560,10 +600,11 @@ void filter_explain(struct filter *f, struct str json, struct buf *why)
         struct error err = { 0 };
         bool matches = false;
 
-        if (filter_match(f, json, &matches, &err) < 0)
+        if (match(f, json, &matches, &err) < 0)
                 buf_text(why, err.text);
         else if (matches)
                 buf_text(why, "it matches");
         else
                 explain_rules(&f->pattern, why);
+        trim(f);
 }

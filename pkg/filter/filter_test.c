@@ -627,6 +627,34 @@ static void tests_times_values_are_bounded(void **state UNUSED)
         assert_true(matches_text(stars, STR("{\"a\":\"-x1999-\"}")));
 }
 
+static void what_a_large_record_took_is_given_back(void **state UNUSED)
+{
+        CLEANUP(filter_freep)
+        struct filter *f = compiled("{\"a\":{\"b\":[1]},\"c\":[\"x\"],\"d\":[{\"exists\":false}]}");
+        BUF_AT_END struct buf deep = BUF_INIT(8 << 20), wide = BUF_INIT(8 << 20);
+        struct mallinfo2 before, after;
+        bool matches;
+        struct error err;
+
+        buf_text(&deep, "{\"a\":");
+        repeat(&deep, "[", 500000);
+        repeat(&deep, "]", 500000);
+        buf_char(&deep, '}');
+        buf_text(&wide, "{\"a\":[");
+        repeat(&wide, "{\"b\":1},", 50000);
+        buf_text(&wide, "{\"b\":1}],\"d\":[");
+        repeat(&wide, "{\"e\":1},[1],", 50000);
+        buf_text(&wide, "[1]],\"c\":\"");
+        repeat(&wide, "\\u0041", 200000);
+        buf_text(&wide, "\"}");
+        before = mallinfo2();
+        assert_int_equal(filter_match(f, buf_view(&deep), &matches, &err), 0);
+        assert_int_equal(filter_match(f, buf_view(&wide), &matches, &err), 0);
+        after = mallinfo2();
+        assert_in_range(after.uordblks + after.hblkhd, 0, before.uordblks + before.hblkhd + (512 << 10));
+        assert_true(matches_text(f, STR("{\"a\":{\"b\":1},\"c\":\"x\"}")));
+}
+
 /* Of a list as well: it is not gone through to its end for a long value. */
 static void a_list_stops_at_what_it_may_take(void **state UNUSED)
 {
@@ -812,6 +840,7 @@ int main(void)
                 cmocka_unit_test(combinations_and_sizes_are_bounded),
                 cmocka_unit_test(nothing_explodes),
                 cmocka_unit_test(tests_times_values_are_bounded),
+                cmocka_unit_test(what_a_large_record_took_is_given_back),
                 cmocka_unit_test(a_list_stops_at_what_it_may_take),
                 cmocka_unit_test(memory_stays_what_it_is),
                 cmocka_unit_test(what_had_no_memory_is_not_judged),
