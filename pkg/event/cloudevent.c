@@ -265,7 +265,8 @@ bool cloudevent_attribute(struct str name, struct str value, bool raw)
 {
         usec ignored;
 
-        if (!raw && !cloudevent_string(value))
+        /* Reserved: in JSON the data stands there. */
+        if (str_is(name, "data") || (!raw && !cloudevent_string(value)))
                 return false;
         if (str_is(name, "time"))
                 return !raw && time_parse(value, &ignored);

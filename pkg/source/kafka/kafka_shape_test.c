@@ -190,6 +190,7 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
                 ROW({ "ce_specversion", "1.0", "ce_id", "7", "ce_type", "t" }, "{}",
                     WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ BINARY, "ce_bad", "\x01" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
+                ROW({ BINARY, "ce_data", "x" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ BINARY, "ce_time", "yesterday" }, "{}",
                     WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ BINARY, "ce_time", "2020-01-02T03:04:05.123456789+01:00" }, "{}",
