@@ -23,6 +23,12 @@ static bool among(const struct cloud_extension *more, size_t n, struct str name)
         return false;
 }
 
+bool cloudevent_is_letters(struct str name)
+{
+        return str_starts(name, STR("knativeerror")) || str_is(name, "sluicetruncated") ||
+               str_is(name, "sluicedatasize");
+}
+
 typedef void (*each_fn)(void *cookie, struct str name, struct str value, bool raw);
 
 /* What makes no attribute is left out rather than sent to a receiver that may refuse the event for it. */
@@ -56,7 +62,8 @@ static void each_attribute(const struct cloud_event *e, const struct cloud_exten
                 char name[64];
 
                 (void)snprintf(name, sizeof(name), STR_FMT, STR_ARG(e->own[i].name));
-                if (!override_of(e, name) && !among(more, n, e->own[i].name))
+                if (!override_of(e, name) && !among(more, n, e->own[i].name) &&
+                    !(n && cloudevent_is_letters(e->own[i].name)))
                         each(cookie, e->own[i].name, e->own[i].value, e->own[i].raw);
         }
         for (size_t i = 0; e->overrides && i < e->overrides->n; i++)

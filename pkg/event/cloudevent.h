@@ -57,6 +57,9 @@ bool cloudevent_string(struct str);
 /* May an attribute have the value: a String, of time one as RFC 3339 writes it; raw: a number or a boolean of
  * JSON, which only extensions may have? */
 bool cloudevent_attribute(struct str name, struct str value, bool raw);
+/* Is it an attribute that a dead letter has besides the event's own? One of the event of that name does not
+ * stand in its letter: it would be taken for what the letter tells, as that the event was cut. */
+bool cloudevent_is_letters(struct str name);
 /* May it be the name of an attribute: lower-case letters and digits? */
 bool cloudevent_name(struct str);
 /* Reads an event in JSON structured mode. The event borrows from the text and from the buffer, which is empty
