@@ -311,6 +311,13 @@ static int decoded(struct reading *r, struct str raw, bool escaped, struct str *
         return r->space->failed ? error_memory(err) : 0;
 }
 
+/* What is wrong with the text, or that memory is out. */
+static int unread(const struct scan *s, const char *otherwise, struct error *err)
+{
+        return s->no_memory ? error_memory(err)
+                            : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : otherwise);
+}
+
 static int read_attribute(struct reading *r, struct str name, struct str value, bool raw, struct error *err)
 {
         struct cloud_event *e = r->e;
@@ -352,13 +359,13 @@ static int read_value(struct reading *r, struct scan *s, struct str name, struct
         start = s->p;
         if (first == '"' && !data) {
                 if (!scan_string(s, &raw, &escaped))
-                        return error_set(err, ERROR_INVALID, "%s", s->fault);
+                        return unread(s, "no JSON", err);
                 if (decoded(r, raw, escaped, &raw, err) < 0)
                         return -1;
                 if (!base64)
                         return read_attribute(r, name, raw, false, err);
         } else if (!scan_skip(s, SCAN_ANY_DEPTH))
-                return error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
+                return unread(s, "no JSON", err);
         else
                 raw = (struct str){ start, (size_t)(s->p - start) };
         if (data || base64) {
@@ -406,7 +413,7 @@ static int read_members(struct reading *r, struct str text, struct error *err)
                                 return error_set(err, ERROR_INVALID, "more than %d attributes",
                                                  CLOUDEVENT_ATTRIBUTES_MOST);
                         if (!scan_name(&s, &names[n], &escaped))
-                                return error_set(err, ERROR_INVALID, "%s", s.fault);
+                                return unread(&s, "no JSON", err);
                         if (decoded(r, names[n], escaped, &names[n], err) < 0 ||
                             read_value(r, &s, names[n], err) < 0)
                                 return -1;
@@ -414,8 +421,7 @@ static int read_members(struct reading *r, struct str text, struct error *err)
                 } while (scan_more(&s, '}'));
         }
         if (s.fault || scan_peek(&s) != '\0' || s.p != s.end)
-                return error_set(err, ERROR_INVALID, "%s",
-                                 s.fault ? s.fault : "something follows the object");
+                return unread(&s, "something follows the object", err);
         qsort(names, n, sizeof(names[0]), compare_names);
         for (size_t i = 1; i < n; i++)
                 if (str_equal(names[i - 1], names[i]))

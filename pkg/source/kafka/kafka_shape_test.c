@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "tests/sim/memory.h"
 #include "tests/support/trigger.h"
 
 /* ---- shapes ------------------------------------------------------------- */
@@ -75,6 +76,9 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
         assert_string_equal(group.p, "sluice.shop.t");
 }
 
+static uint64_t starve; /* which allocation fails while the event is made; 0: none */
+static bool whole;      /* the last one is the event, as far as is told */
+
 /* The event of a record with such headers, in binary mode: headers, an empty line, the data. */
 static void event_of(const char *const *headers, struct str value, struct buf *out)
 {
@@ -95,7 +99,11 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
                                     .key = STR("k"),
                                     .has_key = true,
                                     .origin = &m };
+        memset(&e, 0xa5, sizeof(e));
+        memory_fails(starve, false);
         kafka_source.shape->event(&trigger, &m.record, &space, &e);
+        memory_fails(0, false);
+        whole = !space.failed;
         cloudevent_headers(&e, NULL, 0, out);
         buf_text(out, "\r\n");
         buf_str(out, e.data);
@@ -209,12 +217,52 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
         }
 }
 
+/* It is what it is with memory, or it is told that it is not whole: a CloudEvent never becomes another one.
+ */
+static void without_memory_no_event_becomes_another(void **state UNUSED)
+{
+        static const char structured[] = "{\"specversion\":\"1.0\",\"id\":\"\\u0037\",\"source\":\"/other\","
+                                         "\"type\":\"made.there\",\"data\":%s%s}";
+        static const char *const as_json[] = { "content-type", "application/cloudevents+json", NULL },
+                                 *const binary[] = { BINARY, "ce_ext", "e", NULL },
+                                 *const plain[] = { "other", "x", NULL };
+        BUF_AT_END struct buf deep = BUF_INIT(8192);
+        char brackets[2][1001];
+        const struct {
+                const char *const *headers;
+                struct str value;
+        } cases[] = { { as_json, { NULL, 0 } }, { binary, STR("{}") }, { plain, STR("{}") } };
+
+        memset(brackets, 0, sizeof(brackets));
+        memset(brackets[0], '[', 1000);
+        memset(brackets[1], ']', 1000);
+        buf_printf(&deep, structured, brackets[0], brackets[1]);
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                BUF_AT_END struct buf wanted = BUF_INIT(8192);
+                struct str value = cases[i].value.p ? cases[i].value : buf_view(&deep);
+
+                starve = 0;
+                event_of(cases[i].headers, value, &wanted);
+                assert_true(whole);
+                for (starve = 1; starve == 1 || memory_failed(); starve++) {
+                        BUF_AT_END struct buf out = BUF_INIT(8192);
+
+                        event_of(cases[i].headers, value, &out);
+                        if (whole)
+                                assert_string_equal(out.p, wanted.p);
+                }
+                assert_true(starve > 2);
+                starve = 0;
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(the_events_are_the_golden_ones),
                 cmocka_unit_test(a_time_that_none_can_write_is_left_out),
                 cmocka_unit_test(records_that_are_cloud_events_pass_as_such),
+                cmocka_unit_test(without_memory_no_event_becomes_another),
         };
         return cmocka_run_group_tests_name("kafka shape", tests, NULL, NULL);
 }
