@@ -117,6 +117,7 @@ static void write_header(void *cookie, struct str name, struct str value, bool r
 void cloudevent_headers(const struct cloud_event *e, const struct cloud_extension *more, size_t n,
                         struct buf *b)
 {
+        b->failed = b->failed || e->no_memory;
         each_attribute(e, more, n, write_header, b);
         if (e->data.p) {
                 buf_text(b, "Content-Type: ");
@@ -144,6 +145,7 @@ static void write_member(void *cookie, struct str name, struct str value, bool r
 void cloudevent_write(const struct cloud_event *e, const struct cloud_extension *more, size_t n,
                       struct writer *w)
 {
+        w->out->failed = w->out->failed || e->no_memory;
         if (e->whole.p && n == 0 && (!e->overrides || e->overrides->n == 0)) {
                 writer_raw(w, e->whole);
                 return;
@@ -218,7 +220,7 @@ static bool other_charset(struct str type, struct str data)
 
 void cloudevent_data(struct cloud_event *e, struct str data, struct str declared)
 {
-        bool json = json_is_value(data);
+        bool json = json_is_value(data, &e->no_memory);
 
         e->data = data.p ? data : STR("");
         if (declared.n >= 256 || !str_is_header_value(declared) || !str_is_utf8(declared) ||

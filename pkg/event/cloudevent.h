@@ -22,6 +22,7 @@ struct cloud_event {
         bool json;               /* data is a JSON text, and declared as one */
         /* data is neither JSON nor text: in JSON it is Base64 whatever it looks like */
         bool bytes;
+        bool no_memory; /* what data is could not be told for want of it: what is written fails */
         /* further ones of an event that was a CloudEvent already; names are unique */
         const struct cloud_attribute *own;
         size_t own_n;

@@ -103,10 +103,10 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
         memory_fails(starve, false);
         kafka_source.shape->event(&trigger, &m.record, &space, &e);
         memory_fails(0, false);
-        whole = !space.failed;
         cloudevent_headers(&e, NULL, 0, out);
         buf_text(out, "\r\n");
         buf_str(out, e.data);
+        whole = !space.failed && !out->failed;
         rd_kafka_headers_destroy(m.headers);
 }
 
@@ -231,7 +231,9 @@ static void without_memory_no_event_becomes_another(void **state UNUSED)
         const struct {
                 const char *const *headers;
                 struct str value;
-        } cases[] = { { as_json, { NULL, 0 } }, { binary, STR("{}") }, { plain, STR("{}") } };
+        } cases[] = {
+                { as_json, { NULL, 0 } }, { binary, STR("{}") }, { plain, STR("{}") }, { plain, { NULL, 0 } }
+        };
 
         memset(brackets, 0, sizeof(brackets));
         memset(brackets[0], '[', 1000);
@@ -256,6 +258,36 @@ static void without_memory_no_event_becomes_another(void **state UNUSED)
         }
 }
 
+/* A filter sees the value, or is told that it sees nothing whole: it never sees the text in its place. */
+static void without_memory_no_value_becomes_a_text(void **state UNUSED)
+{
+        struct services services = { .clock = &system_clock };
+        struct kafka source = { .services = &services };
+        struct partition partition = { .source = &source, .topic = topic_name };
+        BUF_AT_END struct buf text = BUF_INIT(8192), wanted = BUF_INIT(8192);
+        struct message m = { .partition = &partition };
+
+        for (int i = 0; i < 1000; i++)
+                buf_char(&text, '[');
+        for (int i = 0; i < 1000; i++)
+                buf_char(&text, ']');
+        m.record = (struct record){ .value = buf_view(&text), .origin = &m };
+        for (uint64_t at = 0; at < 2 || memory_failed(); at++) {
+                BUF_AT_END struct buf found = BUF_INIT(8192);
+                struct writer w;
+
+                memory_fails(at, false);
+                writer_init(&w, &found);
+                kafka_source.shape->describe(&m.record, &w);
+                memory_fails(0, false);
+                if (at == 0) {
+                        assert_non_null(strstr(found.p, "\"value\":[[["));
+                        buf_str(&wanted, buf_view(&found));
+                } else if (!found.failed)
+                        assert_string_equal(found.p, wanted.p);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -263,6 +295,7 @@ int main(void)
                 cmocka_unit_test(a_time_that_none_can_write_is_left_out),
                 cmocka_unit_test(records_that_are_cloud_events_pass_as_such),
                 cmocka_unit_test(without_memory_no_event_becomes_another),
+                cmocka_unit_test(without_memory_no_value_becomes_a_text),
         };
         return cmocka_run_group_tests_name("kafka shape", tests, NULL, NULL);
 }

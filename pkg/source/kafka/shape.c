@@ -109,7 +109,7 @@ static void kafka_describe(const struct record *r, struct writer *w)
         writer_key(w, STR("headers"));
         describe_headers(headers_of(r), w);
         writer_key(w, STR("value"));
-        if (!r->null_value && json_is_value(json_without_mark(r->value)))
+        if (!r->null_value && json_is_value(json_without_mark(r->value), &w->out->failed))
                 writer_raw(w, json_without_mark(r->value));
         else
                 json_payload(w, r);
