@@ -173,7 +173,7 @@ static int choose_letters(struct replay *r, struct host_options *c, struct error
                 (void)snprintf(r->group_name, sizeof(r->group_name), "sluice.%s.%s.replay",
                                r->trigger->namespace_, r->trigger->name);
         r->topic.report = &r->report;
-        r->topic.kafka = (struct kafka_spec){ .bootstrap_servers = dead->kafka->bootstrap_servers,
+        r->topic.kafka = (struct kafka_spec){ .cluster = dead->kafka->cluster,
                                               .topics = { &dead->kafka->topic, 1 },
                                               .consumer_group = r->group_name,
                                               .start_position = KAFKA_EARLIEST,

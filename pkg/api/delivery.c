@@ -154,9 +154,9 @@ static const struct rule tls_rules[] = {
              .message = "certSecretRef and keySecretRef go together: give both or none",
              .check = cert_with_key),
 };
-static const struct type tls_type = TYPE("TLS", struct tls_spec, tls_fields,
-                                         "TLS towards the receiver, beyond the system's authorities.",
-                                         RULES(tls_rules));
+const struct type tls_type = TYPE("TLS", struct tls_spec, tls_fields,
+                                  "TLS towards the receiver, beyond the system's authorities.",
+                                  RULES(tls_rules));
 
 static const struct field proxy_fields[] = {
         FIELD(STRING, "url", struct proxy_spec, url, .required = true, .min = 1, .max = 512,
@@ -259,10 +259,22 @@ static const struct type retry_type = TYPE("Retry", struct retry_spec, retry_fie
 
 /* ---- dead letters ------------------------------------------------------- */
 
+static const char *const mechanism_names[] = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL };
+static const struct field kafka_sasl_fields[] = {
+        FIELD(ENUM, "mechanism", struct kafka_sasl_spec, mechanism, .fallback = "PLAIN",
+              .values = mechanism_names,
+              .help = "PLAIN shows the password itself: use it with tls. The SCRAM mechanisms prove that it "
+                      "is known."),
+        SECRET_FIELD("usernameSecretRef", struct kafka_sasl_spec, username, "The user's name.",
+                     .required = true),
+        SECRET_FIELD("passwordSecretRef", struct kafka_sasl_spec, password, "The password.",
+                     .required = true),
+};
+const struct type kafka_sasl_type = TYPE("KafkaSASL", struct kafka_sasl_spec, kafka_sasl_fields,
+                                         "A user name and a password for Kafka.");
+
 static const struct field dead_kafka_fields[] = {
-        FIELD(STRINGS, "bootstrapServers", struct dead_letter_kafka, bootstrap_servers, .required = true,
-              .min = 1, .max = 32, .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$",
-              .format = "HOST:PORT", .help = "Brokers to begin with, each HOST:PORT."),
+        KAFKA_CLUSTER_FIELDS(struct dead_letter_kafka, cluster, "Brokers to begin with, each HOST:PORT."),
         FIELD(STRING, "topic", struct dead_letter_kafka, topic, .required = true, .min = 1, .max = 249,
               .pattern = KAFKA_TOPIC_PATTERN, .format = KAFKA_TOPIC_FORMAT, .help = "The topic."),
 };
@@ -425,8 +437,8 @@ static const struct rule delivery_rules[] = {
 const struct type delivery_type = TYPE("Delivery", struct delivery_spec, delivery_fields,
                                        "How events are delivered.", RULES(delivery_rules));
 
-const struct type *const delivery_types[] = { &delivery_type,       &secret_ref_type,  &header_type,
-                                              &basic_type,          &bearer_type,      &oauth2_type,
-                                              &authentication_type, &tls_type,         &proxy_type,
-                                              &rate_type,           &batch_type,       &retry_type,
-                                              &dead_kafka_type,     &dead_letter_type, NULL };
+const struct type *const delivery_types[] = {
+        &delivery_type,       &secret_ref_type, &header_type,      &basic_type, &bearer_type, &oauth2_type,
+        &authentication_type, &tls_type,        &proxy_type,       &rate_type,  &batch_type,  &retry_type,
+        &kafka_sasl_type,     &dead_kafka_type, &dead_letter_type, NULL
+};

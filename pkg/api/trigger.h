@@ -99,8 +99,19 @@ struct retry_spec {
         int on_exhausted;
         bool bisect;
 };
-struct dead_letter_kafka {
+enum kafka_mechanism { KAFKA_PLAIN, KAFKA_SCRAM_SHA_256, KAFKA_SCRAM_SHA_512 };
+struct kafka_sasl_spec {
+        int mechanism;
+        struct secret_ref *username, *password;
+};
+/* Where a Kafka cluster is, and who we are there. */
+struct kafka_cluster {
         struct strings bootstrap_servers;
+        struct kafka_sasl_spec *sasl; /* NULL: nobody */
+        struct tls_spec *tls;         /* NULL: no TLS */
+};
+struct dead_letter_kafka {
+        struct kafka_cluster cluster;
         char *topic;
 };
 /* ref and uri as a sink, or kafka */
@@ -134,7 +145,17 @@ struct worker_spec {
         int log_level; /* enum log_level */
 };
 
-extern const struct type secret_ref_type;
+extern const struct type secret_ref_type, tls_type, kafka_sasl_type;
+/* The fields of a struct kafka_cluster that stands in an object; then what its bootstrapServers have more. */
+#define KAFKA_CLUSTER_FIELDS(object_, member, help_, ...)                                                    \
+        FIELD(STRINGS, "bootstrapServers", object_, member.bootstrap_servers, .required = true, .min = 1,    \
+              .max = 32, .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$",             \
+              .format = "HOST:PORT", .help = help_, __VA_ARGS__),                                            \
+                FIELD(OBJECT, "sasl", object_, member.sasl, .object = &kafka_sasl_type,                      \
+                      .help = "Who we are to the brokers, by SASL; by default nobody."),                     \
+                FIELD(OBJECT, "tls", object_, member.tls, .object = &tls_type,                               \
+                      .help = "TLS towards the brokers; {}: with the system's authorities. By default "      \
+                              "none.")
 /* What pkg/http can call: no user info, no fragment. */
 #define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:" PORT_PATTERN ")?(/[^# [:cntrl:]]*)?$"
 

@@ -2,6 +2,7 @@
 
 #include <sys/prctl.h>
 
+#include "kafka/access.h"
 #include "log/log.h"
 
 /* Its threads inherit this: they wait whole milliseconds for a timer and turn for the rest of the last one,
@@ -32,7 +33,6 @@ int kafka_configure(rd_kafka_conf_t **out, const struct kafka_client_config *con
                     const struct kafka_option *role, size_t n, struct error *err)
 {
         const struct kafka_option common[] = {
-                { "bootstrap.servers", config->bootstrap_servers },
                 { "client.id", "sluice" },
                 { "socket.keepalive.enable", "true" },
                 { "socket.connection.setup.timeout.ms", "8000" },
@@ -43,7 +43,8 @@ int kafka_configure(rd_kafka_conf_t **out, const struct kafka_client_config *con
 
         rd_kafka_conf_set_log_cb(conf, on_log);
         rd_kafka_conf_set_opaque(conf, (void *)(uintptr_t)config->log);
-        if (set_all(conf, common, COUNT_OF(common), err) < 0 || set_all(conf, role, n, err) < 0) {
+        if (kafka_access_configure(config->access, conf, err) < 0 ||
+            set_all(conf, common, COUNT_OF(common), err) < 0 || set_all(conf, role, n, err) < 0) {
                 rd_kafka_conf_destroy(conf);
                 return -1;
         }
@@ -60,8 +61,11 @@ int kafka_start(rd_kafka_t **out, rd_kafka_type_t type, rd_kafka_conf_t *conf, s
         rk = rd_kafka_new(type, conf, why, sizeof(why));
         (void)prctl(PR_SET_TIMERSLACK, 0UL); /* the thread's own again */
         if (!rk) {
+                BUF_AT_END struct buf text = BUF_INIT(1024);
+
                 rd_kafka_conf_destroy(conf);
-                return error_set(err, ERROR_INVALID, "kafka: %s", why);
+                kafka_explain(&text, RD_KAFKA_RESP_ERR_NO_ERROR, why);
+                return error_set(err, ERROR_INVALID, "kafka: %s", text.p ? text.p : why);
         }
         *out = rk;
         return 0;
@@ -100,11 +104,67 @@ const char *kafka_next_step(rd_kafka_resp_err_t code)
         }
 }
 
+/* What librdkafka says where its code does not tell: by its words, of which the guess that follows is in
+ * terms of its own options. */
+static const struct saying {
+        const char *words, *guess, *step;
+} sayings[] = {
+        { "certificate verify failed", ": broker certificate could not be verified",
+          "check which authority its certificate comes from (tls.caSecretRef), and whether it is for this "
+          "name (tls.verifyHostname)" },
+        { "alert bad certificate", NULL, "the broker wants a certificate of ours: give tls.certSecretRef" },
+        { "alert certificate required", NULL,
+          "the broker wants a certificate of ours: give tls.certSecretRef" },
+        { "certificate required", NULL, "the broker wants a certificate of ours: give tls.certSecretRef" },
+        { "alert unknown ca", NULL,
+          "the broker does not trust the authority of our certificate (tls.certSecretRef)" },
+        { "alert certificate unknown", NULL,
+          "the broker does not trust our certificate (tls.certSecretRef)" },
+        { "Disconnected while requesting ApiVersion", ": might be caused by",
+          "this listener may expect TLS (tls) or a user (sasl), or is no broker's" },
+        { "might require SASL authentication", ": verify that security.protocol",
+          "this listener expects a user (sasl)" },
+        { "SASL mechanism SCRAM", " during authentication due to", "check user name and password" },
+        { "ssl.ca.location failed", NULL, "tls.caSecretRef must hold certificates in PEM" },
+        { "ssl.certificate.location failed", NULL, "tls.certSecretRef must hold a certificate in PEM" },
+        { "ssl.key.location failed", NULL,
+          "tls.keySecretRef must hold the key in PEM, without a password, of tls.certSecretRef" },
+};
+
+static const struct saying *saying_of(const char *words)
+{
+        for (size_t i = 0; i < COUNT_OF(sayings); i++)
+                if (strstr(words, sayings[i].words))
+                        return &sayings[i];
+        return NULL;
+}
+
+/* Its SCRAM sent a nonce that brokers of Kafka 4 refuse, as they do a wrong password. */
+static bool scram_is_old(const char *words)
+{
+        return rd_kafka_version() < 0x020601ff && strstr(words, "SASL mechanism SCRAM");
+}
+
+/* How long a connection had lasted is of no use, and would make each a new message. */
+static size_t length_of_use(const char *words, const char *guess)
+{
+        const char *span = strstr(words, " (after ");
+        size_t n = guess ? (size_t)(guess - words) : strlen(words);
+
+        return span && (size_t)(span - words) < n ? (size_t)(span - words) : n;
+}
+
 void kafka_explain(struct buf *out, rd_kafka_resp_err_t code, const char *words)
 {
-        const char *step = kafka_next_step(code);
+        const char *all = words ? words : rd_kafka_err2str(code);
+        const struct saying *saying = saying_of(all);
+        const char *guess = saying && saying->guess ? strstr(all, saying->guess) : NULL,
+                   *step = saying ? saying->step : kafka_next_step(code);
 
-        buf_text(out, words ? words : rd_kafka_err2str(code));
+        buf_add(out, all, length_of_use(all, guess));
         if (step)
                 buf_printf(out, ": %s", step);
+        if (scram_is_old(all))
+                buf_printf(out, "; librdkafka %s can't do SCRAM with Kafka 4, 2.6.1 can",
+                           rd_kafka_version_str());
 }

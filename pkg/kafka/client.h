@@ -8,12 +8,12 @@
 #include "base/buf.h"
 #include "base/error.h"
 
+struct kafka_access;
 struct log_scope;
 
-/* Where the cluster is, and who we are there. */
 struct kafka_client_config {
-        const char *bootstrap_servers; /* "HOST:PORT,…" */
-        const struct log_scope *log;   /* of what librdkafka says; outlives the client; NULL: nobody's */
+        const struct kafka_access *access; /* where the cluster is, and who we are there */
+        const struct log_scope *log;       /* of what librdkafka says; outlives the client; NULL: nobody's */
 };
 struct kafka_option {
         const char *name, *value; /* value NULL: librdkafka's own */
@@ -28,5 +28,6 @@ int kafka_start(rd_kafka_t **, rd_kafka_type_t, rd_kafka_conf_t *, struct error 
 
 /* What a user can do about an error; NULL: nothing in particular. A constant. */
 const char *kafka_next_step(rd_kafka_resp_err_t);
-/* librdkafka's own words, and behind them what to do. words NULL: those for the code. Appends. */
+/* librdkafka's own words, and behind them what to do, in place of what it guesses in terms of its options.
+ * words NULL: those for the code. Appends. */
 void kafka_explain(struct buf *, rd_kafka_resp_err_t, const char *words);

@@ -1,3 +1,4 @@
+#include "kafka/access.h"
 #include "kafka/client.h"
 
 #include <setjmp.h>
@@ -6,6 +7,12 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* Where the cluster is, without a user or TLS. */
+static char first_server[] = "a:1", second_server[] = "b:2";
+static char *server_list[] = { first_server, second_server };
+static const struct kafka_cluster cluster = { .bootstrap_servers = { server_list, 2 } };
+static const struct kafka_access access_to = { .cluster = &cluster };
 
 static void what_all_clients_share_and_the_role_are_set(void **state UNUSED)
 {
@@ -24,9 +31,8 @@ static void what_all_clients_share_and_the_role_are_set(void **state UNUSED)
         rd_kafka_conf_t *conf;
         struct error err;
 
-        assert_int_equal(kafka_configure(&conf,
-                                         &(struct kafka_client_config){ .bootstrap_servers = "a:1,b:2" },
-                                         role, COUNT_OF(role), &err),
+        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ .access = &access_to }, role,
+                                         COUNT_OF(role), &err),
                          0);
         for (size_t i = 0; i < COUNT_OF(expected); i++) {
                 char value[64];
@@ -44,9 +50,9 @@ static void what_librdkafka_does_not_take_is_named(void **state UNUSED)
         rd_kafka_conf_t *conf;
         struct error err;
 
-        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ .bootstrap_servers = "a:1" },
-                                         wrong, 1, &err),
-                         -1);
+        assert_int_equal(
+                kafka_configure(&conf, &(struct kafka_client_config){ .access = &access_to }, wrong, 1, &err),
+                -1);
         assert_non_null(strstr(err.text, "kafka option no.such.option: "));
 }
 
@@ -62,6 +68,26 @@ static void an_error_has_its_own_words_and_a_next_step(void **state UNUSED)
                   "nowhere:9092/bootstrap: Failed to resolve: check the broker's name, and the DNS that is "
                   "asked" },
                 { RD_KAFKA_RESP_ERR__TIMED_OUT, NULL, "Local: Timed out" },
+                { RD_KAFKA_RESP_ERR__TRANSPORT,
+                  "a:1/1: Disconnected: verify that security.protocol is correctly configured, broker might "
+                  "require SASL authentication",
+                  "a:1/1: Disconnected: this listener expects a user (sasl)" },
+                { RD_KAFKA_RESP_ERR__TIMED_OUT, "a:1/1: Timed out (after 6ms in state UP)",
+                  "a:1/1: Timed out" },
+                { RD_KAFKA_RESP_ERR__TRANSPORT, "a:1/1: sslv3 alert bad certificate: SSL alert number 42",
+                  "a:1/1: sslv3 alert bad certificate: SSL alert number 42: the broker wants a certificate "
+                  "of "
+                  "ours: give tls.certSecretRef" },
+                { RD_KAFKA_RESP_ERR__AUTHENTICATION,
+                  "a:1/1: Authentication failed during authentication due to invalid credentials with SASL "
+                  "mechanism PLAIN",
+                  "a:1/1: Authentication failed during authentication due to invalid credentials with SASL "
+                  "mechanism PLAIN: check user name, password and mechanism" },
+                { RD_KAFKA_RESP_ERR__SSL,
+                  "a:1/1: certificate verify failed: broker certificate could not be verified, verify that "
+                  "ssl.ca.location is correctly configured",
+                  "a:1/1: certificate verify failed: check which authority its certificate comes from "
+                  "(tls.caSecretRef), and whether it is for this name (tls.verifyHostname)" },
         };
         static const rd_kafka_resp_err_t with_a_step[] = {
                 RD_KAFKA_RESP_ERR__TRANSPORT,
@@ -84,7 +110,7 @@ static void an_error_has_its_own_words_and_a_next_step(void **state UNUSED)
 }
 
 /* What librdkafka itself reports about a name that no DNS knows, and a port where nobody listens. */
-static rd_kafka_resp_err_t first_error(const char *servers)
+static rd_kafka_resp_err_t first_error(char *servers)
 {
         rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
         rd_kafka_queue_t *queue;
@@ -92,9 +118,12 @@ static rd_kafka_resp_err_t first_error(const char *servers)
         struct error err;
         rd_kafka_t *rk;
 
-        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ .bootstrap_servers = servers },
-                                         NULL, 0, &err),
-                         0);
+        char *list[] = { servers };
+        const struct kafka_cluster there = { .bootstrap_servers = { list, 1 } };
+        const struct kafka_access access = { .cluster = &there };
+
+        assert_int_equal(
+                kafka_configure(&conf, &(struct kafka_client_config){ .access = &access }, NULL, 0, &err), 0);
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_ERROR);
         assert_int_equal(kafka_start(&rk, RD_KAFKA_PRODUCER, conf, &err), 0);
         queue = rd_kafka_queue_get_main(rk);
@@ -113,9 +142,11 @@ static rd_kafka_resp_err_t first_error(const char *servers)
 
 static void librdkafka_tells_them_apart(void **state UNUSED)
 {
+        char nowhere[] = "nowhere.invalid:9092", nobody[] = "127.0.0.1:1";
+
         (void)alarm(60);
-        assert_int_equal(first_error("nowhere.invalid:9092"), RD_KAFKA_RESP_ERR__RESOLVE);
-        assert_int_equal(first_error("127.0.0.1:1"), RD_KAFKA_RESP_ERR__TRANSPORT);
+        assert_int_equal(first_error(nowhere), RD_KAFKA_RESP_ERR__RESOLVE);
+        assert_int_equal(first_error(nobody), RD_KAFKA_RESP_ERR__TRANSPORT);
         (void)alarm(0);
 }
 

@@ -2,10 +2,13 @@
 
 #include <stdio.h>
 
-#include "kafka/client.h"
+#include "kafka/access.h"
 
 struct kafka_producer {
-        rd_kafka_t *rk;
+        struct kafka_access access;
+        const struct log_scope *log;
+        rd_kafka_t *rk; /* NULL: it lacks something */
+        bool stale;     /* another one is needed, which reads the certificates of now */
         rd_kafka_queue_t *queue;
         char *topic_name;
         struct loop *loop;
@@ -23,8 +26,7 @@ static void on_queue(rd_kafka_t *rk UNUSED, void *opaque)
         waker_ring(loop_waker(p->loop), &p->slot);
 }
 
-int kafka_producer_new(struct kafka_producer **out, const struct kafka_client_config *config,
-                       const char *topic, struct loop *loop, struct task *wake, struct error *err)
+static int open_client(struct kafka_producer *p, struct error *err)
 {
         static const struct kafka_option options[] = {
                 { "enable.idempotence", "true" },
@@ -37,26 +39,77 @@ int kafka_producer_new(struct kafka_producer **out, const struct kafka_client_co
                 /* A batch that is too large for the topic takes all that is in it along. */
                 { "batch.num.messages", "1" },
         };
-        struct kafka_producer *p = calloc(1, sizeof(*p));
+        const struct kafka_client_config config = { .access = &p->access, .log = p->log };
         rd_kafka_conf_t *conf = NULL;
 
-        if (!p || !(p->topic_name = str_dup(str_of(topic)))) {
+        if (kafka_configure(&conf, &config, options, COUNT_OF(options), err) < 0)
+                return -1;
+        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
+        if (kafka_start(&p->rk, RD_KAFKA_PRODUCER, conf, err) < 0)
+                return -1;
+        p->queue = rd_kafka_queue_get_main(p->rk);
+        rd_kafka_queue_cb_event_enable(p->queue, on_queue, p);
+        p->stale = false;
+        return 0;
+}
+
+static void close_client(struct kafka_producer *p)
+{
+        if (p->event)
+                rd_kafka_event_destroy(TAKE(p->event));
+        if (p->queue) {
+                rd_kafka_queue_cb_event_enable(p->queue, NULL, NULL);
+                rd_kafka_queue_destroy(TAKE(p->queue));
+        }
+        if (p->rk) {
+                (void)rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT |
+                                                    RD_KAFKA_PURGE_F_NON_BLOCKING);
+                rd_kafka_destroy(TAKE(p->rk));
+        }
+}
+
+/* Another client once the old one has nothing under way. */
+static int renew(struct kafka_producer *p, struct error *err)
+{
+        BUF_AT_END struct buf lacks = BUF_INIT(1024);
+
+        if (p->rk && (!p->stale || p->event || rd_kafka_outq_len(p->rk) > 0))
+                return 0;
+        if (kafka_access_lacks(&p->access, &lacks))
+                return p->rk ? 0 : error_set(err, ERROR_INVALID, "%s", lacks.p ? lacks.p : "out of memory");
+        close_client(p);
+        return open_client(p, err);
+}
+
+static int follow_secrets(struct kafka_producer *p, struct error *err)
+{
+        enum kafka_access_change change = kafka_access_changed(&p->access);
+
+        if (change != KAFKA_ACCESS_SAME && p->rk)
+                kafka_access_renew(&p->access, p->rk);
+        p->stale = p->stale || change == KAFKA_ACCESS_CERTIFICATES;
+        return renew(p, err);
+}
+
+int kafka_producer_new(struct kafka_producer **out, const struct kafka_producer_config *config,
+                       struct error *err)
+{
+        struct kafka_producer *p = calloc(1, sizeof(*p));
+        const struct kafka_cluster *cluster = config->cluster;
+
+        if (!p || !(p->topic_name = str_dup(str_of(config->topic)))) {
                 free(p);
                 return error_memory(err);
         }
-        p->loop = loop;
-        p->slot.task = wake;
-        if (kafka_configure(&conf, config, options, COUNT_OF(options), err) < 0) {
+        p->loop = config->loop;
+        p->log = config->log;
+        p->slot.task = config->wake;
+        if (kafka_access_open(&p->access, config->loop, cluster, config->secrets, config->wake, err) < 0 ||
+            /* a Secret may be mended while we run */
+            (renew(p, err) < 0 && !(cluster->sasl || cluster->tls))) {
                 (void)kafka_producer_free(p);
                 return -1;
         }
-        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
-        if (kafka_start(&p->rk, RD_KAFKA_PRODUCER, conf, err) < 0) {
-                (void)kafka_producer_free(p);
-                return -1;
-        }
-        p->queue = rd_kafka_queue_get_main(p->rk);
-        rd_kafka_queue_cb_event_enable(p->queue, on_queue, p);
         *out = p;
         return 0;
 }
@@ -75,9 +128,14 @@ int kafka_producer_send(struct kafka_producer *p, uint64_t tag, const struct kaf
                         struct error *err)
 {
         BUF_AT_END struct buf text = BUF_INIT(1024);
-        rd_kafka_headers_t *headers = headers_of(m);
+        rd_kafka_headers_t *headers;
         rd_kafka_resp_err_t r;
 
+        if (follow_secrets(p, err) < 0) {
+                err->retry = true;
+                return error_wrap(err, "topic %s", p->topic_name);
+        }
+        headers = headers_of(m);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wcast-qual"
         r = rd_kafka_producev(
@@ -138,7 +196,7 @@ bool kafka_producer_take(struct kafka_producer *p, struct kafka_delivery *out)
                 }
                 if (p->event)
                         rd_kafka_event_destroy(p->event);
-                p->event = rd_kafka_queue_poll(p->queue, 0);
+                p->event = p->queue ? rd_kafka_queue_poll(p->queue, 0) : NULL;
                 if (!p->event)
                         return false;
                 if (rd_kafka_event_type(p->event) == RD_KAFKA_EVENT_ERROR)
@@ -152,18 +210,9 @@ struct kafka_producer *kafka_producer_free(struct kafka_producer *p)
 {
         if (!p)
                 return NULL;
-        if (p->event)
-                rd_kafka_event_destroy(p->event);
-        if (p->queue) {
-                rd_kafka_queue_cb_event_enable(p->queue, NULL, NULL);
-                rd_kafka_queue_destroy(p->queue);
-                waker_forget(loop_waker(p->loop), &p->slot);
-        }
-        if (p->rk) {
-                (void)rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT |
-                                                    RD_KAFKA_PURGE_F_NON_BLOCKING);
-                rd_kafka_destroy(p->rk);
-        }
+        close_client(p);
+        waker_forget(loop_waker(p->loop), &p->slot);
+        kafka_access_done(&p->access);
         free(p->topic_name);
         free(p);
         return NULL;

@@ -23,8 +23,17 @@ struct kafka_delivery {
         int64_t offset;
 };
 
-int kafka_producer_new(struct kafka_producer **, const struct kafka_client_config *, const char *topic,
-                       struct loop *, struct task *wake, struct error *) MUST_CHECK;
+struct kafka_producer_config {
+        const struct kafka_cluster *cluster; /* borrowed */
+        const char *topic;
+        const char *secrets; /* the folder; NULL: there is none */
+        const struct log_scope *log;
+        struct loop *loop;
+        struct task *wake; /* made ready when a delivery is to be taken */
+};
+/* Where Secrets that the cluster names are missing, or no use, messages are refused until they are there. */
+int kafka_producer_new(struct kafka_producer **, const struct kafka_producer_config *,
+                       struct error *) MUST_CHECK;
 enum { KAFKA_MESSAGE_MOST = 32 << 20 }; /* whatever the topic takes */
 /* Copies the message, at most KAFKA_MESSAGE_MOST with its key and headers. Its delivery, or that it failed
  * after timeout, is taken later; -1: it was not taken in, and no delivery comes. */

@@ -60,13 +60,14 @@ enum { PLACES_PER_ONE = 4 };
 static int open_kafka(struct letters *l, const struct letters_config *config, struct error *err)
 {
         const struct dead_letter_kafka *k = config->trigger->delivery->dead_letter->kafka;
-        BUF_AT_END struct buf servers = BUF_INIT(65536);
+        const struct kafka_producer_config producer = { .cluster = &k->cluster,
+                                                        .topic = k->topic,
+                                                        .secrets = config->secrets,
+                                                        .log = config->log,
+                                                        .loop = config->loop,
+                                                        .wake = config->wake };
 
-        strings_join(&k->bootstrap_servers, &servers);
-        if (servers.failed)
-                return error_memory(err);
-        return kafka_producer_new(&l->producer, &(struct kafka_client_config){ servers.p, config->log },
-                                  k->topic, config->loop, config->wake, err);
+        return kafka_producer_new(&l->producer, &producer, err);
 }
 
 static int open_http(struct letters *l, const struct letters_config *config, struct error *err)

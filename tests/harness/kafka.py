@@ -24,13 +24,16 @@ node.id={node}
 controller.quorum.voters=1@{controller_host}:{controller_port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listeners=PLAINTEXT://{host}:{port},SASL_PLAINTEXT://{host}:{sasl_port}{controller}
-advertised.listeners=PLAINTEXT://{advertised}:{port},SASL_PLAINTEXT://{advertised}:{sasl_port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://{host}:{port},SASL_PLAINTEXT://{host}:{sasl_port}{tls}{controller}
+advertised.listeners=PLAINTEXT://{advertised}:{port},SASL_PLAINTEXT://{advertised}:{sasl_port}{advertised_tls}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,MUTUAL:SSL,OTHER:SSL,SASL_SSL:SASL_SSL
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
-listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};
 listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 log.dirs={directory}/data
 num.partitions=1
 auto.create.topics.enable=false
@@ -47,6 +50,19 @@ broker.session.timeout.ms=1000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.cleaner.dedupe.buffer.size=2097152
+"""
+
+TLS_LISTENERS = ("SSL", "MUTUAL", "OTHER", "SASL_SSL")
+TLS_PROPERTIES = """\
+ssl.keystore.type=PEM
+ssl.keystore.location={directory}/server.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={directory}/ca.pem
+listener.name.mutual.ssl.client.auth=required
+listener.name.other.ssl.keystore.type=PEM
+listener.name.other.ssl.keystore.location={directory}/other.pem
+listener.name.other.ssl.truststore.type=PEM
+listener.name.other.ssl.truststore.location={directory}/ca.pem
 """
 
 LOG4J = """\
@@ -75,9 +91,14 @@ class Kafka:
         directory=None,
         heap="512m",
         joins=None,
+        tls=None,
+        users=None,
+        version=(),
     ):
         """host: where it listens; advertised: the name clients are told (host); netns: the network namespace it runs in;
-        joins: the first node, which this one, the second, finds its cluster by."""
+        joins: the first node, which this one, the second, finds its cluster by; tls: a folder of ca.pem, server.pem and
+        other.pem (for a name that is not its own) with their keys, for listeners with TLS; users: {name: password} of PLAIN;
+        version: ["3"] for the last one of Kafka 3."""
         self.joins, self.node, self.cluster, self.controller_port = joins, 2 if joins else 1, None, None
         self.host, self.netns, self.heap = host, netns, heap
         self.advertised = advertised or host
@@ -86,6 +107,8 @@ class Kafka:
         self.directory = pathlib.Path(directory or self._own.name)
         self.process = None
         self.port = self.sasl_port = None
+        self.version = version
+        self.tls, self.users, self.tls_ports = tls, users or {self.user: self.password}, {}
 
     def __enter__(self):
         try:
@@ -107,12 +130,21 @@ class Kafka:
     def sasl_bootstrap(self):
         return f"{self.advertised}:{self.sasl_port}"
 
+    def tls_bootstrap(self, listener):
+        """A listener with TLS: SSL, MUTUAL (asks for a client's certificate), OTHER (its certificate is for another name), SASL_SSL."""
+        return f"{self.advertised}:{self.tls_ports[listener]}"
+
+    def set_users(self, users):
+        """The users of PLAIN, from the next start on."""
+        self.users = users
+        self._configure()
+
     @property
     def log(self):
         return self.process.out_path
 
     def _java(self, *arguments):
-        jars = run([TOOLS / "kafka", "fetch"], timeout=900).stdout.strip()
+        jars = run([TOOLS / "kafka", "fetch", *self.version], timeout=900).stdout.strip()
         return [
             "java",
             f"-Xmx{self.heap}",
@@ -130,22 +162,11 @@ class Kafka:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port, self.sasl_port, controller = process.in_netns(self.netns, lambda: free_ports(3, self.host))
         self.controller_port = self.joins.controller_port if self.joins else controller
-        config = self.directory / "server.properties"
-        text = PROPERTIES.format(
-            host=self.host,
-            port=self.port,
-            sasl_port=self.sasl_port,
-            roles="broker" if self.joins else "broker,controller",
-            node=self.node,
-            controller="" if self.joins else f",CONTROLLER://{self.host}:{controller}",
-            controller_port=self.controller_port,
-            controller_host=self.host,
-            advertised=self.advertised,
-            directory=self.directory,
-            user=self.user,
-            password=self.password,
-        )
-        config.write_text(text + "".join(f"{k}={v}\n" for k, v in self.properties.items()))
+        if self.tls:
+            ports = process.in_netns(self.netns, lambda: free_ports(len(TLS_LISTENERS), self.host))
+            self.tls_ports = dict(zip(TLS_LISTENERS, ports))
+        self._controller = controller
+        config = self._configure()
         (self.directory / "log4j2.properties").write_text(LOG4J)
         self.cluster = (
             self.joins.cluster
@@ -163,6 +184,35 @@ class Kafka:
                 "kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster}", "-c", config, *scram
             )
         )
+
+    def _configure(self):
+        config = self.directory / "server.properties"
+        text = PROPERTIES.format(
+            host=self.host,
+            port=self.port,
+            sasl_port=self.sasl_port,
+            roles="broker" if self.joins else "broker,controller",
+            node=self.node,
+            controller="" if self.joins else f",CONTROLLER://{self.host}:{self._controller}",
+            controller_port=self.controller_port,
+            controller_host=self.host,
+            advertised=self.advertised,
+            directory=self.directory,
+            users=" ".join(f'user_{user}="{password}"' for user, password in self.users.items()),
+            tls="".join(f",{name}://{self.host}:{port}" for name, port in self.tls_ports.items()),
+            advertised_tls="".join(
+                f",{name}://{self.advertised}:{port}" for name, port in self.tls_ports.items()
+            ),
+        )
+        if self.tls:
+            text += TLS_PROPERTIES.format(directory=self.directory)
+            for name in ("server", "other"):
+                (self.directory / f"{name}.pem").write_text(
+                    "".join((self.tls / f"{name}{end}").read_text() for end in (".key", ".pem"))
+                )
+            (self.directory / "ca.pem").write_text((self.tls / "ca.pem").read_text())
+        config.write_text(text + "".join(f"{k}={v}\n" for k, v in self.properties.items()))
+        return config
 
     def start(self):
         if self.port is None:

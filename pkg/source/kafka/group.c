@@ -91,7 +91,8 @@ void group_told(struct kafka *s, rd_kafka_event_t *event)
                               LOG_S("error", rd_kafka_err2str(r)));
         if (r && passes(r))
                 s->ask_at = s->now + KAFKA_AGAIN;
-        if (--s->asked || s->stopping || s->fatal || s->subscribed || (s->ask_at && !s->established))
+        if (--s->asked || s->close_asked || s->stopping || s->fatal || s->subscribed ||
+            (s->ask_at && !s->established))
                 return;
         s->ask_at = 0;
         if (kafka_subscribe(s, &err) < 0)

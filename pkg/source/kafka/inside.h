@@ -8,7 +8,9 @@
 
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
+#include "kafka/access.h"
 #include "kafka/client.h"
+#include "kafka/trial.h"
 #include "source/kafka/kafka.h"
 #include "source/kafka/positions.h"
 
@@ -73,6 +75,7 @@ struct kafka {
         const struct kafka_spec *spec;
         const struct services *services;
         struct waker_slot slot;
+        struct kafka_access access;
         rd_kafka_t *rk;
         rd_kafka_queue_t *queue;       /* of the consumer: rebalances, errors, commits */
         struct partition **partitions; /* by track; never freed before the source */
@@ -97,7 +100,11 @@ struct kafka {
         usec commit_late;     /* one that is under way is to be answered by then; 0: none is, or it is late */
         usec commit_deadline; /* while unassigning; 0: not all have left yet */
         bool fatal;           /* this consumer is done for: another one is made */
-        usec reopen_at;       /* 0: not yet */
+        struct kafka_trial *trial; /* of certificates that have changed; NULL: none is under way */
+        usec try_at;               /* 0: no */
+        char refused[300];         /* why they are of no use; empty: they are */
+        bool renewing;             /* the consumer is closed for another one with them */
+        usec reopen_at;            /* 0: not yet */
         struct random random;
         char trouble[480];            /* what a broker connection said; counts only if partitions lie there */
         const struct partition *away; /* the first that is away; NULL: none */

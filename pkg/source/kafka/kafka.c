@@ -14,6 +14,8 @@ static const usec POLL_INTERVAL = 20 * USEC_SEC;
 /* A consumer that another one of its name has fenced off waits as long, or twice, before it joins again: a
  * worker that was replaced is stopped by then. */
 static const usec REJOIN = 30 * USEC_SEC;
+/* Certificates that were refused are tried again after this, and when they change. */
+static const usec TRIED_AGAIN = 10 * USEC_SEC;
 /* How long the end of a consumer is waited for, which can't end while a broker owes it an answer. */
 static const usec CLOSE_PATIENCE = 3 * USEC_SEC, DESTROY_PATIENCE = 2 * USEC_SEC;
 
@@ -21,10 +23,9 @@ static const usec CLOSE_PATIENCE = 3 * USEC_SEC, DESTROY_PATIENCE = 2 * USEC_SEC
 
 static const char *const start_names[] = { "Earliest", "Latest", NULL };
 static const struct field kafka_fields[] = {
-        FIELD(STRINGS, "bootstrapServers", struct kafka_spec, bootstrap_servers, .required = true, .min = 1,
-              .max = 32, .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$",
-              .format = "HOST:PORT", .cloud = "kafka_connect_address",
-              .help = "Brokers to begin with, each HOST:PORT; the others are learned from them."),
+        KAFKA_CLUSTER_FIELDS(struct kafka_spec, cluster,
+                             "Brokers to begin with, each HOST:PORT; the others are learned from them.",
+                             .cloud = "kafka_connect_address"),
         FIELD(STRINGS, "topics", struct kafka_spec, topics, .required = true, .min = 1, .max = 100,
               .set = true, .pattern = KAFKA_TOPIC_PATTERN, .format = KAFKA_TOPIC_FORMAT, .cloud = "topic_ids",
               .help = "Topics to read."),
@@ -63,8 +64,9 @@ bool kafka_fits(const void *object, const struct delivery_spec *d, struct buf *w
 
         if (!letters)
                 return true;
-        for (size_t i = 0; i < letters->bootstrap_servers.n; i++)
-                here = here || contains(&spec->bootstrap_servers, letters->bootstrap_servers.list[i]);
+        for (size_t i = 0; i < letters->cluster.bootstrap_servers.n; i++)
+                here = here ||
+                       contains(&spec->cluster.bootstrap_servers, letters->cluster.bootstrap_servers.list[i]);
         for (size_t i = 0; here && i < spec->topics.n; i++)
                 if (strcmp(spec->topics.list[i], letters->topic) == 0) {
                         buf_printf(
@@ -118,10 +120,10 @@ static const char *number(char text[NUMBER], size_t value)
  * (return_memory() in cmd/sluice), which costs a page fault every four records of 1 KiB. */
 enum { FETCH_MOST = 3584 };
 
-static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const struct services *services,
-                     struct error *err)
+static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const struct kafka_access *access,
+                     const struct services *services, struct error *err)
 {
-        BUF_AT_END struct buf servers = BUF_INIT(65536), group = BUF_INIT(1024);
+        BUF_AT_END struct buf group = BUF_INIT(1024);
         /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its
          * queue is read directly. It counts only the records' bytes: its structures, half as much again for
          * records of 1 KiB, and the fetch that overfills a queue are the other half. */
@@ -130,11 +132,10 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
                fetch = MIN_OF(MAX_OF(kilobytes / 2, (size_t)1024), (size_t)FETCH_MOST);
         char queued[NUMBER], of_message[NUMBER], of_fetch[NUMBER];
 
-        strings_join(&spec->bootstrap_servers, &servers);
         kafka_group(spec, services->trigger, &group);
-        if (servers.failed || group.failed)
+        if (group.failed)
                 return error_memory(err);
-        const struct kafka_client_config client = { .bootstrap_servers = servers.p, .log = services->log };
+        const struct kafka_client_config client = { .access = access, .log = services->log };
         const struct kafka_option options[] = {
                 { "group.id", group.p },
                 { "group.instance.id", services->instance },
@@ -187,7 +188,7 @@ static int open_consumer(struct kafka *s, struct error *err)
                 return -1;
         if (!s->closer && !(s->closer = calloc(1, sizeof(*s->closer))))
                 return error_memory(err);
-        if (configure(&conf, s->spec, s->services, err) < 0)
+        if (configure(&conf, s->spec, &s->access, s->services, err) < 0)
                 return -1;
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT |
                                                RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS |
@@ -207,12 +208,44 @@ static int open_consumer(struct kafka *s, struct error *err)
 
 static int kafka_check(const void *spec, const struct services *services, struct error *err)
 {
-        rd_kafka_conf_t *conf;
+        struct kafka_access access = { 0 };
+        BUF_AT_END struct buf lacks = BUF_INIT(1024);
+        rd_kafka_conf_t *conf = NULL;
+        int result = 0;
 
-        if (configure(&conf, spec, services, err) < 0)
+        if (kafka_access_open(&access, services->loop, &((const struct kafka_spec *)spec)->cluster,
+                              services->secrets, NULL, err) < 0)
                 return -1;
-        rd_kafka_conf_destroy(conf);
-        return 0;
+        if (!kafka_access_lacks(&access, &lacks)) { /* which may come at any time */
+                result = configure(&conf, spec, &access, services, err);
+                if (result == 0)
+                        rd_kafka_conf_destroy(conf);
+        }
+        kafka_access_done(&access);
+        return result;
+}
+
+/* Opens a consumer, or says what it takes and when it is tried again. */
+static void try_to_open(struct kafka *s)
+{
+        BUF_AT_END struct buf lacks = BUF_INIT(1024);
+        struct error err;
+
+        if (kafka_access_lacks(&s->access, &lacks)) {
+                kafka_set_state(s, SOURCE_FAILED, lacks.p ? lacks.p : "a Secret is missing");
+                s->reopen_at = s->now + REJOIN;
+                return;
+        }
+        if (open_consumer(s, &err) == 0) {
+                if (s->state == SOURCE_FAILED)
+                        kafka_set_state(s, SOURCE_CONNECTING, "");
+                return;
+        }
+        kafka_set_state(s, SOURCE_FAILED, err.text);
+        if (s->rk)
+                s->fatal = true;
+        else
+                s->reopen_at = s->now + REJOIN;
 }
 
 static int kafka_open(struct source **out, const void *spec, const struct services *services,
@@ -233,12 +266,22 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
                 free(s);
                 return error_memory(err);
         }
-        if (open_consumer(s, err) < 0) {
+        if (kafka_access_open(&s->access, services->loop, &s->spec->cluster, services->secrets,
+                              services->wake, err) < 0) {
+                free(s->missing);
+                free(s);
+                return -1;
+        }
+        s->now = loop_now(services->loop);
+        if (s->spec->cluster.sasl || s->spec->cluster.tls)
+                try_to_open(s);
+        else if (open_consumer(s, err) < 0) {
                 if (s->queue)
                         rd_kafka_queue_destroy(s->queue);
                 if (s->rk)
                         rd_kafka_destroy(s->rk);
                 (void)helper_free(s->helper);
+                kafka_access_done(&s->access);
                 free(s->closer);
                 free(s->missing);
                 free(s);
@@ -522,27 +565,23 @@ static void finish_closing(struct kafka *s)
         if (s->rk)
                 return;
         s->closed = s->stopping;
+        if (!s->closed && TAKE(s->renewing))
+                s->reopen_at = s->now;
         if (!s->closed && !s->reopen_at)
                 s->reopen_at = s->now + REJOIN + backoff_full_jitter(&s->random, REJOIN, REJOIN, 0, 0);
 }
 
-/* Another consumer in the place of one that came to a fatal end. */
+/* Another consumer in the place of one that came to an end. */
 static void reopen(struct kafka *s)
 {
-        struct error err;
-
-        s->reopen_at = 0;
+        s->reopen_at = s->try_at = 0;
+        s->refused[0] = 0;
         s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = s->leaderless = false;
         s->away = NULL;
         s->silence[0] = 0;
         s->asked = s->commits_under_way = 0;
         s->ask_at = s->commit_at = s->commit_late = s->close_by = 0;
-        if (open_consumer(s, &err) == 0)
-                return;
-        kafka_set_state(s, SOURCE_FAILED, err.text);
-        s->fatal = true;
-        if (!s->rk)
-                s->reopen_at = s->now + REJOIN;
+        try_to_open(s);
 }
 
 static void close_consumer(struct kafka *s)
@@ -561,6 +600,73 @@ static void close_consumer(struct kafka *s)
         }
 }
 
+/* ---- Secrets that change ------------------------------------------------ */
+
+/* Tells why the certificates that there are now are not in use. */
+static void say_refused(struct kafka *s, const char *why)
+{
+        (void)text_copy(s->refused, sizeof(s->refused), why);
+        if (s->state == SOURCE_CONNECTED)
+                kafka_set_reading(s);
+}
+
+/* Only a new client reads certificates. It is tried beside the consumer, which goes on until a broker lets
+ * the new one in. */
+static void begin_trial(struct kafka *s)
+{
+        BUF_AT_END struct buf lacks = BUF_INIT(1024);
+        struct error err;
+
+        s->try_at = 0;
+        s->trial = kafka_trial_free(s->trial);
+        if (kafka_access_lacks(&s->access, &lacks))
+                return; /* it may be half-way through its replacement: told again when it is there */
+        if (kafka_trial_new(&s->trial, &s->access, s->services->log, s->now, &err) == 0)
+                return;
+        s->try_at = s->now + TRIED_AGAIN;
+        say_refused(s, err.text);
+}
+
+static void look_at_trial(struct kafka *s)
+{
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        enum kafka_trial_result result = kafka_trial_look(s->trial, s->now, &why);
+
+        if (result == KAFKA_TRIAL_UNDER_WAY)
+                return;
+        s->trial = kafka_trial_free(s->trial);
+        if (result == KAFKA_TRIAL_REFUSED) {
+                s->try_at = s->now + TRIED_AGAIN;
+                say_refused(s, why.p ? why.p : "");
+                return;
+        }
+        s->refused[0] = 0;
+        log_info_for(s->services->log, "certificates have changed: another consumer goes on with them");
+        s->renewing = true;
+        close_consumer(s);
+}
+
+static void follow_secrets(struct kafka *s)
+{
+        enum kafka_access_change change;
+
+        if (!s->spec->cluster.sasl && !s->spec->cluster.tls)
+                return;
+        change = kafka_access_changed(&s->access);
+        if (change != KAFKA_ACCESS_SAME && s->queue)
+                kafka_access_renew(&s->access, s->rk);
+        if (change != KAFKA_ACCESS_SAME && !s->rk && !s->closed)
+                s->reopen_at = s->now;
+        if (change == KAFKA_ACCESS_CERTIFICATES)
+                s->try_at = s->now;
+        if (!s->queue || s->stopping || s->fatal || s->renewing)
+                s->trial = kafka_trial_free(s->trial);
+        else if (s->try_at && s->now >= s->try_at)
+                begin_trial(s);
+        else if (s->trial)
+                look_at_trial(s);
+}
+
 static size_t kafka_poll(struct source *source, struct pull_event *events, size_t max, usec now)
 {
         struct kafka *s = kafka_of(source);
@@ -568,6 +674,7 @@ static size_t kafka_poll(struct source *source, struct pull_event *events, size_
 
         s->now = now;
         take_jobs(s);
+        follow_secrets(s);
         if (s->queue) {
                 state_serve(s);
                 if (s->ask_at && !s->asked && now >= s->ask_at && !s->stopping)
@@ -577,7 +684,7 @@ static size_t kafka_poll(struct source *source, struct pull_event *events, size_
                 commit_finish_revoking(s);
         }
         n = tell_changes(s, events, max);
-        if (s->queue && (s->stopping || s->fatal))
+        if (s->queue && (s->stopping || s->fatal || s->renewing))
                 advance_closing(s);
         else if (s->queue)
                 n += lend_some(s, events + n, max - n);
@@ -600,7 +707,7 @@ static usec kafka_deadline(const struct source *source)
 
         if (s->told_closed)
                 return USEC_NEVER;
-        if (s->stopping || s->unassign)
+        if (s->stopping || s->unassign || s->renewing)
                 return s->now + 50 * USEC_MSEC;
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 const struct partition *p = s->partitions[i];
@@ -622,6 +729,10 @@ static usec kafka_deadline(const struct source *source)
                 at = MIN_OF(at, s->look_at);
         if (s->ask_at && !s->asked)
                 at = MIN_OF(at, s->ask_at);
+        if (s->trial)
+                at = MIN_OF(at, s->now + KAFKA_TRIAL_INTERVAL);
+        if (s->try_at)
+                at = MIN_OF(at, MAX_OF(s->try_at, s->now));
         return s->reopen_at ? MIN_OF(at, s->reopen_at) : at;
 }
 
@@ -708,6 +819,8 @@ static struct source *kafka_free(struct source *source)
         free(s->closer);
         s->lookup = lookup_free(s->lookup);
         waker_forget(s->services->waker, &s->slot);
+        (void)kafka_trial_free(s->trial);
+        kafka_access_done(&s->access);
         HASH_CLEAR(hh, s->by_key);
         for (uint32_t i = 0; i < s->partitions_n; i++)
                 partition_free(s->partitions[i]);

@@ -7,7 +7,8 @@
 
 enum kafka_start { KAFKA_EARLIEST, KAFKA_LATEST };
 struct kafka_spec {
-        struct strings bootstrap_servers, topics;
+        struct kafka_cluster cluster;
+        struct strings topics;
         char *consumer_group;
         int start_position;
         int64_t fetch_bytes;

@@ -253,7 +253,7 @@ static int begin(void **state UNUSED)
         assert_int_equal(loop_new(&b.loop, &err), 0);
         b.server_list[0] = b.servers;
         b.topic_list[0] = topic;
-        b.spec = (struct kafka_spec){ .bootstrap_servers = { b.server_list, 1 },
+        b.spec = (struct kafka_spec){ .cluster.bootstrap_servers = { b.server_list, 1 },
                                       .topics = { b.topic_list, 1 },
                                       .start_position = KAFKA_EARLIEST,
                                       .fetch_bytes = 8 << 20 };

@@ -11,18 +11,15 @@ enum { TROUBLE_SHOWN = 300, STATISTICS_PASSED = 3 };
 /* ---- state -------------------------------------------------------------- */
 
 /* The words that say most stay: "connection refused" is not replaced by another broker's, nor by "all brokers
- * are down", but replaces the guess that librdkafka makes when an established connection ends. How long it
- * had lasted is of no use, and would make each a new message. */
+ * are down", but replaces the guess that librdkafka makes when an established connection ends. */
 static void remember_trouble(struct kafka *s, rd_kafka_resp_err_t code, const char *text)
 {
-        const char *span = strstr(text, " (after ");
-        BUF_AT_END struct buf words = BUF_INIT(1024), whole = BUF_INIT(2048);
+        BUF_AT_END struct buf whole = BUF_INIT(2048);
 
         if (s->trouble[0] &&
             (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || !strstr(s->trouble, "Disconnected")))
                 return;
-        buf_add(&words, text, MIN_OF(span ? (size_t)(span - text) : strlen(text), sizeof(s->trouble) - 1));
-        kafka_explain(&whole, code, words.p);
+        kafka_explain(&whole, code, text);
         (void)snprintf(s->trouble, sizeof(s->trouble), "%s", whole.p ? whole.p : text);
 }
 

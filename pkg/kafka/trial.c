@@ -1,0 +1,72 @@
+#include "kafka/trial.h"
+
+#include "kafka/client.h"
+
+/* So long a broker may take to let us in, or to say why it does not. */
+static const usec PATIENCE = 20 * USEC_SEC;
+
+struct kafka_trial {
+        rd_kafka_t *rk;
+        rd_kafka_queue_t *queue;
+        usec until;
+};
+
+int kafka_trial_new(struct kafka_trial **out, const struct kafka_access *access, const struct log_scope *log,
+                    usec now, struct error *err)
+{
+        /* Statistics tell that a broker is connected, which no event does. */
+        static const struct kafka_option options[] = { { "statistics.interval.ms", "100" } };
+        const struct kafka_client_config config = { .access = access, .log = log };
+        struct kafka_trial *t = calloc(1, sizeof(*t));
+        rd_kafka_conf_t *conf = NULL;
+
+        if (!t)
+                return error_memory(err);
+        if (kafka_configure(&conf, &config, options, COUNT_OF(options), err) < 0) {
+                free(t);
+                return -1;
+        }
+        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS);
+        if (kafka_start(&t->rk, RD_KAFKA_PRODUCER, conf, err) < 0) {
+                free(t);
+                return -1;
+        }
+        t->queue = rd_kafka_queue_get_main(t->rk);
+        t->until = now + PATIENCE;
+        *out = t;
+        return 0;
+}
+
+enum kafka_trial_result kafka_trial_look(struct kafka_trial *t, usec now, struct buf *why)
+{
+        enum kafka_trial_result result = KAFKA_TRIAL_UNDER_WAY;
+        rd_kafka_event_t *event;
+
+        while (result == KAFKA_TRIAL_UNDER_WAY && (event = rd_kafka_queue_poll(t->queue, 0))) {
+                rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+
+                if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_STATS) {
+                        if (strstr(rd_kafka_event_stats(event), "\"state\":\"UP\""))
+                                result = KAFKA_TRIAL_LET_IN;
+                } else if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) { /* says why before */
+                        kafka_explain(why, code, rd_kafka_event_error_string(event));
+                        result = KAFKA_TRIAL_REFUSED;
+                }
+                rd_kafka_event_destroy(event);
+        }
+        if (result == KAFKA_TRIAL_UNDER_WAY && now >= t->until) {
+                buf_text(why, "no broker has answered in time");
+                result = KAFKA_TRIAL_REFUSED;
+        }
+        return result;
+}
+
+struct kafka_trial *kafka_trial_free(struct kafka_trial *t)
+{
+        if (!t)
+                return NULL;
+        rd_kafka_queue_destroy(t->queue);
+        rd_kafka_destroy(t->rk);
+        free(t);
+        return NULL;
+}
