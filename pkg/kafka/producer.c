@@ -176,13 +176,13 @@ static void delivered(struct kafka_producer *p, const rd_kafka_message_t *m, str
 static void note_trouble(struct kafka_producer *p, rd_kafka_event_t *event)
 {
         rd_kafka_resp_err_t code = rd_kafka_event_error(event);
-        BUF_AT_END struct buf text = BUF_INIT(sizeof(p->why));
+        BUF_AT_END struct buf words = BUF_INIT(4096), text = BUF_INIT(sizeof(p->why));
 
         if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
                 return;
-        kafka_explain(&text, code, rd_kafka_event_error_string(event));
-        text_print(p->why, sizeof(p->why), "%s",
-                   text.failed || !text.p ? rd_kafka_event_error_string(event) : text.p);
+        kafka_access_quote(&p->access, rd_kafka_event_error_string(event), &words);
+        kafka_explain(&text, code, words.failed || !words.p ? NULL : words.p);
+        text_print(p->why, sizeof(p->why), "%s", text.failed || !text.p ? rd_kafka_err2str(code) : text.p);
 }
 
 bool kafka_producer_take(struct kafka_producer *p, struct kafka_delivery *out)

@@ -6,6 +6,7 @@
 static const usec PATIENCE = 20 * USEC_SEC;
 
 struct kafka_trial {
+        const struct kafka_access *access;
         rd_kafka_t *rk;
         rd_kafka_queue_t *queue;
         usec until;
@@ -31,6 +32,7 @@ int kafka_trial_new(struct kafka_trial **out, const struct kafka_access *access,
                 free(t);
                 return -1;
         }
+        t->access = access;
         t->queue = rd_kafka_queue_get_main(t->rk);
         t->until = now + PATIENCE;
         *out = t;
@@ -49,7 +51,10 @@ enum kafka_trial_result kafka_trial_look(struct kafka_trial *t, usec now, struct
                         if (strstr(rd_kafka_event_stats(event), "\"state\":\"UP\""))
                                 result = KAFKA_TRIAL_LET_IN;
                 } else if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) { /* says why before */
-                        kafka_explain(why, code, rd_kafka_event_error_string(event));
+                        BUF_AT_END struct buf words = BUF_INIT(4096);
+
+                        kafka_access_quote(t->access, rd_kafka_event_error_string(event), &words);
+                        kafka_explain(why, code, words.failed || !words.p ? NULL : words.p);
                         result = KAFKA_TRIAL_REFUSED;
                 }
                 rd_kafka_event_destroy(event);
