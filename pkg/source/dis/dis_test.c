@@ -683,35 +683,6 @@ static void lists_are_read_as_they_come(void **state)
         close_first(b);
 }
 
-/* Each answer names others than the one before, and says that more follow. */
-static void a_list_without_end_is_given_up(void **state)
-{
-        static const char *const lists[][2] = {
-                { "{\"partitions\":[" PARTITION("1", "ACTIVE", "[0 : 7]") "],\"has_more_partitions\":true}",
-                  "{\"partitions\":[" PARTITION("2", "ACTIVE", "[0 : 7]") "],\"has_more_partitions\":true}" },
-                { "{\"partition_consuming_states\":[{\"partition_id\":\"1\"}],\"has_more\":true}",
-                  "{\"partition_consuming_states\":[{\"partition_id\":\"2\"}],\"has_more\":true}" },
-        };
-        static const struct exchange whole = { "/streams/dis-swtest?", LIST, NULL };
-        struct bench *b = *state;
-
-        open_first(b);
-        for (size_t i = 0; i < COUNT_OF(lists); i++) {
-                enum poller_step step = POLLER_AGAIN;
-                unsigned calls = 0;
-
-                for (; step == POLLER_AGAIN && calls < 20000; calls++)
-                        step = talk(b,
-                                    &(struct exchange){ "/streams/dis-swtest?", lists[i][calls % 2], NULL },
-                                    1);
-                assert_int_equal(step, POLLER_FAILED);
-                assert_in_range(calls, 10000, 10002);
-                if (i == 0) /* the checkpoints come next */
-                        assert_int_equal(talk(b, &whole, 1), POLLER_AGAIN);
-        }
-        close_first(b);
-}
-
 /* Reads a list, one second later. */
 static void list_at_once(struct bench *b, struct set_clock *set, const char *answer)
 {
@@ -1302,7 +1273,6 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_partition_without_a_checkpoint_begins_as_told, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(lists_are_read_as_they_come, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_list_without_end_is_given_up, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_position_beyond_the_end_is_left_once_two_lists_say_so,
                                                 setup, teardown),
                 cmocka_unit_test_setup_teardown(a_position_in_another_stream_is_left, setup, teardown),
