@@ -1,6 +1,8 @@
 /* The reference page: Markdown from the field tables. */
 #include "api/schema.h"
 
+#include <inttypes.h>
+
 /* In a table's cell: no line breaks, no bars. */
 static void cell(struct buf *b, const char *text)
 {
@@ -106,6 +108,9 @@ static void bounds(const struct field *f, struct buf *b)
                 }
                 buf_text(b, unit_of(f));
         }
+        if (f->value_max)
+                buf_printf(b, "%svalues of at most %" PRId64 " characters", b->n > from ? ", " : "",
+                           f->value_max);
         if (f->format || f->pattern) {
                 buf_text(b, b->n > from ? "; " : "");
                 if (f->format)

@@ -90,6 +90,8 @@ static void write_map(const struct field *f, struct writer *w)
         writer_key(w, STR("additionalProperties"));
         writer_object(w);
         writer_member_text(w, "type", "string");
+        if (f->value_max)
+                writer_member_int(w, "maxLength", f->value_max);
         if (f->pattern)
                 writer_member_text(w, "pattern", f->pattern);
         writer_object_end(w);

@@ -1,5 +1,6 @@
 #include "api/schema.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -427,6 +428,9 @@ static bool decode_entry(struct decoder *d, const struct field *f, const struct 
         *key = take_string(d, &key_node, NULL, NULL);
         if (m->value->kind != NODE_STRING)
                 return wrong_kind(d, m->value, "a string");
+        if (f->value_max && (int64_t)characters(m->value->text) > f->value_max)
+                return wrong(d, m->value, "expected at most %" PRId64 " characters, found %zu", f->value_max,
+                             characters(m->value->text));
         *value = take_string(d, m->value, f->pattern, f->format);
         return *key && *value;
 }

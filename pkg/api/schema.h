@@ -61,6 +61,9 @@ struct field {
         /* what the pattern asks for, in words, for messages and docs: "HOST:PORT"; NULL */
         const char *format;
         const char *cloud; /* what the cloud service calls it, for docs; NULL */
+        /* FIELD_MAP: the most characters of a value; 0: unbounded. A rule that matches a value by a pattern
+         * needs it: without, an API server takes it for as long as a request and refuses the definition. */
+        int64_t value_max;
         bool item_min_one; /* FIELD_STRINGS: items are not empty */
         bool set;          /* FIELD_STRINGS: no item is there twice */
 };

@@ -67,7 +67,7 @@ static const struct field outer_fields[] = {
         FIELD(OBJECT, "made", struct outer, made, .fallback = "{}", .object = &inner_type),
         FIELD(STRINGS, "list", struct outer, list, .max = 3, .pattern = "^[a-z]*$",
               .format = "lower-case letters", .item_min_one = true),
-        FIELD(MAP, "map", struct outer, map, .max = 2),
+        FIELD(MAP, "map", struct outer, map, .max = 2, .value_max = 4),
         FIELD(RAW, "raw", struct outer, raw, .shape = RAW_MAP),
         FIELD(RAW, "rawList", struct outer, raw_list, .shape = RAW_LIST),
 };
@@ -166,6 +166,8 @@ static void what_is_wrong_is_told_with_its_place(void **state UNUSED)
                "f:2:8: o.list[0]: expected lower-case letters, found \"B\"\n"
                "f:2:11: o.list[1]: an item must not be empty: remove it, or give a value\n"
                "f:2:15: o.list[2]: expected a string, found the integer 5: put it in quotes\n");
+        expect("text: a\nmap: {a: éééé, c: ééééé}",
+               "f:2:19: o.map[c]: expected at most 4 characters, found 5\n");
         expect("text: a\nmap: {a: b, c: d, e: f}", "f:2:6: o.map: expected 0 to 2 entries, found 3\n");
         expect("text: a\nrawList: [1]", "f:2:11: o.rawList: expected a list of maps, found the integer 1\n");
         expect("text: 5", "f:1:7: o.text: expected a string, found the integer 5: put it in quotes\n");
@@ -290,7 +292,7 @@ static void the_schema_is_structural(void **state UNUSED)
                 "\"list\":{\"type\":\"array\",\"maxItems\":3,\"items\":{\"type\":\"string\",\"minLength\":1,"
                 "\"pattern\":\"^[a-z]*$\"},\"x-kubernetes-list-type\":\"atomic\"},"
                 "\"map\":{\"type\":\"object\",\"maxProperties\":2,\"additionalProperties\":{\"type\":"
-                "\"string\"}},"
+                "\"string\",\"maxLength\":4}},"
                 "\"raw\":{\"type\":\"object\",\"x-kubernetes-preserve-unknown-fields\":true},"
                 "\"rawList\":{\"type\":\"array\",\"items\":{\"type\":\"object\",\"x-kubernetes-preserve-"
                 "unknown-fields\":true},\"x-kubernetes-list-type\":\"atomic\"}}}");

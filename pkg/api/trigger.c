@@ -130,8 +130,8 @@ static const struct type event_type = TYPE("Event", struct event_spec, event_fie
 /* ---- what is done to events --------------------------------------------- */
 
 static const struct field ce_overrides_fields[] = {
-        FIELD(MAP, "extensions", struct ce_overrides, extensions, .max = 32, .pattern = "^[ -~]+$",
-              .format = "printable ASCII",
+        FIELD(MAP, "extensions", struct ce_overrides, extensions, .max = 32, .value_max = 16384,
+              .pattern = "^[ -~]+$", .format = "printable ASCII",
               .help = "Extension attributes that are added to each CloudEvent, or replace its own. Names are "
                       "lower-case letters and digits, at most 20."),
 };

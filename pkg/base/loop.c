@@ -30,6 +30,7 @@ struct loop {
         usec now;
         uint64_t passes;
         bool in_pass;
+        bool held; /* the last pass was left to the descriptors */
         const struct clock *clock;
         struct task *first, **last;
         struct task *turning; /* those of this pass that are still to be turned */
@@ -165,11 +166,29 @@ static void turn_ready(struct loop *l)
         }
 }
 
+/* A deadline that is so late tells that the process was held: stopped, or short of the processor, or its
+ * machine slept. */
+static const usec HELD = 250 * USEC_MSEC;
+
+/* Was it held? Then what came meanwhile, such as an answer in time, is heard before anything is too late. */
+static bool hears_first(struct loop *l)
+{
+        const struct heap_node *first = heap_first(&l->deadlines);
+
+        l->held = !l->held && first && l->now - first->at > HELD;
+        return l->held;
+}
+
 static void on_prepare(uv_prepare_t *prepare)
 {
         struct loop *l = prepare->data;
 
         refresh(l);
+        if (hears_first(l)) {
+                (void)uv_idle_start(&l->idle, on_idle);
+                uv_update_time(&l->uv);
+                return;
+        }
         for (struct heap_node *n; (n = heap_first(&l->deadlines)) && n->at <= l->now;) {
                 heap_remove(&l->deadlines, n);
                 loop_ready(l, CONTAINER_OF(n, struct task, timer));

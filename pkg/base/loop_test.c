@@ -239,6 +239,51 @@ static void deadlines_are_kept_by_the_clock_that_was_given(void **state UNUSED)
         assert_int_equal(loop_now(loop), 12 * USEC_HOUR);
 }
 
+/* The process is held while it waits: here, while it is told of a descriptor. */
+static int held_pipe[2];
+static struct loop_io *holds;
+
+static void hold(void *cookie UNUSED, int events UNUSED)
+{
+        loop_io_want(holds, 0);
+        set_clock_pass(&given, USEC_MINUTE);
+        assert_int_equal(write(held_pipe[1], "a", 1), 1);
+}
+
+static void answer_came(void *cookie UNUSED, int events UNUSED)
+{
+        order[order_n++] = 'i';
+        order[order_n] = 0;
+        assert_int_equal(read(held_pipe[0], &(char){ 0 }, 1), 1);
+}
+
+static void what_came_while_it_was_held_is_heard_first(void **state UNUSED)
+{
+        struct letter late = { .task = { .turn = letter_turn }, .name = 'd', .stops = true };
+        struct loop_io *answers;
+        struct error err;
+        int other[2];
+
+        given = (struct set_clock){ .monotonic = USEC_HOUR };
+        loop_use_clock(loop, &given_clock);
+        assert_int_equal(pipe(held_pipe), 0);
+        assert_int_equal(pipe(other), 0);
+        assert_int_equal(loop_io_open(loop, held_pipe[0], answer_came, NULL, &answers, &err), 0);
+        assert_int_equal(loop_io_open(loop, other[1], hold, NULL, &holds, &err), 0);
+        order_n = 0;
+        loop_arm(loop, &late.task, USEC_HOUR + 10 * USEC_SEC);
+        loop_io_want(answers, LOOP_READABLE);
+        loop_io_want(holds, LOOP_WRITABLE);
+        loop_run(loop);
+        loop_io_close(answers);
+        loop_io_close(holds);
+        for (int i = 0; i < 2; i++) {
+                (void)close(held_pipe[i]);
+                (void)close(other[i]);
+        }
+        assert_string_equal(order, "id");
+}
+
 static usec upcoming[3];
 
 static void ask_next(struct task *t, usec now)
@@ -580,6 +625,7 @@ static void a_pass_takes_no_longer_however_many_are_ready(void **state UNUSED)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(what_came_while_it_was_held_is_heard_first, setup, teardown),
                 cmocka_unit_test_setup_teardown(ready_during_a_turn_runs_next_pass, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_forgotten_task_is_not_turned, setup, teardown),
                 cmocka_unit_test_setup_teardown(descriptors_get_their_turn, setup, teardown),

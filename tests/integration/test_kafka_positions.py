@@ -1,5 +1,6 @@
 """Where a consumer group begins and goes on, with a real broker: nothing that came after its first start is skipped in silence."""
 
+import datetime
 import json
 import re
 import time
@@ -314,3 +315,52 @@ def test_the_lag_is_true_while_the_function_blocks(kafka, topic, function, runne
     kafka.produce(topic, to(0, *["x" * 1000] * 9000))
 
     wait_until("the lag is known", lambda: run.status()["lag"] == 12000, 30)
+
+
+def test_a_group_may_begin_at_a_time(runner, kafka, topic, function):
+    """At its first start alone; a partition without a record since then begins at its end."""
+    began = 1_790_000_000_000
+    kafka.produce(
+        topic,
+        [
+            {"value": f"{p}-{i}", "partition": p, "timestamp": began + i * 1000}
+            for p in (0, 1)
+            for i in range(4)
+        ],
+    )
+    kafka.produce(topic, [{"value": "late", "partition": 0, "timestamp": began + 9_000}])
+    since = {"startPosition": "Timestamp", "startTimestamp": stamp(began + 8_500)}
+    run = start(runner, kafka, topic, function, **since)
+    assert [e["body"] for e in function.wait_for(1)] and values(function) == ["late"]
+    wait_until("committed", lambda: committed(kafka, topic) == {0: 5, 1: 4}, 10)
+    run.stop()
+    kafka.produce(topic, to(1, "more"))
+    earlier = {"startPosition": "Timestamp", "startTimestamp": stamp(began)}
+    start(runner, kafka, topic, function, name="again", **earlier)
+    function.wait_for(2)
+    assert values(function) == ["late", "more"]
+
+
+def stamp(milliseconds):
+    at = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_what_was_aborted_is_read_where_that_is_asked_for(runner, kafka, topic, function):
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": f"{topic}-aborts"})
+    producer.init_transactions()
+    for value, end in (("aborted", producer.abort_transaction), ("committed", producer.commit_transaction)):
+        producer.begin_transaction()
+        producer.produce(topic, value, partition=0)
+        producer.flush()
+        end()
+    earliest = {"startPosition": "Earliest"}
+    run = start(runner, kafka, topic, function, isolation="ReadUncommitted", **earliest)
+    function.wait_for(2)
+    assert values(function) == ["aborted", "committed"]
+    run.stop()
+    start(runner, kafka, topic, function, name="second", consumerGroup=f"{topic}-second", **earliest)
+    function.wait_for(3)
+    assert values(function) == ["aborted", "committed", "committed"]

@@ -339,7 +339,7 @@ static void place(struct kafka *s, struct partition *p, const struct whereabouts
         if (p->position >= 0)
                 w.reached = p->position;
         b = begin_of(&w, !s->established && !topic_missing(s, p->topic),
-                     s->spec->start_position == KAFKA_LATEST);
+                     (enum kafka_start)s->spec->start_position);
         p->end = w.high >= 0 ? w.high : -1;
         switch (b.reason) {
         case BEGIN_RETENTION: say_expired(s, p, w.reached, &b); break;
@@ -362,6 +362,7 @@ static bool to_be_asked(const struct kafka *s, const struct partition *p)
 static void look_for_places(struct kafka *s, int what)
 {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
+        usec since = s->established || s->looking ? 0 : s->spec->start_timestamp;
         struct error err;
 
         for (uint32_t i = 0; i < s->partitions_n; i++) {
@@ -371,7 +372,7 @@ static void look_for_places(struct kafka *s, int what)
                         (void)rd_kafka_topic_partition_list_add(list, p->topic, p->number);
         }
         s->lookup_assignment = s->assignment;
-        if (lookup_begin(&s->lookup, s->rk, list, what, LOOK_PATIENCE_MS, s->helper, &err) < 0) {
+        if (lookup_begin(&s->lookup, s->rk, list, what, since, LOOK_PATIENCE_MS, s->helper, &err) < 0) {
                 s->lookup_at = s->now + KAFKA_AGAIN;
                 kafka_set_state(s, SOURCE_DISCONNECTED, err.text);
         }

@@ -21,7 +21,8 @@ static const usec CLOSE_PATIENCE = 3 * USEC_SEC, DESTROY_PATIENCE = 2 * USEC_SEC
 
 /* ---- the spec ----------------------------------------------------------- */
 
-static const char *const start_names[] = { "Earliest", "Latest", NULL };
+static const char *const start_names[] = { "Earliest", "Latest", "Timestamp", NULL };
+static const char *const isolation_names[] = { "ReadCommitted", "ReadUncommitted", NULL };
 static const struct field kafka_fields[] = {
         KAFKA_CLUSTER_FIELDS(struct kafka_spec, cluster,
                              "Brokers to begin with, each HOST:PORT; the others are learned from them.",
@@ -34,18 +35,38 @@ static const struct field kafka_fields[] = {
         FIELD(ENUM, "startPosition", struct kafka_spec, start_position, .fallback = "Latest",
               .values = start_names,
               .help = "Where the consumer group begins at its first start: Earliest reads all there is, "
-                      "Latest only what comes from then on. Partitions and topics that appear later are "
-                      "read from their beginning."),
+                      "Latest only what comes from then on, Timestamp what is of startTimestamp or later. "
+                      "Partitions and topics that appear later are read from their beginning."),
+        FIELD(TIME, "startTimestamp", struct kafka_spec, start_timestamp,
+              .help = "With Timestamp: reading begins at the first record of that time or later."),
+        FIELD(ENUM, "isolation", struct kafka_spec, isolation, .fallback = "ReadCommitted",
+              .values = isolation_names,
+              .help = "ReadCommitted leaves out the messages of transactions that were aborted, and waits "
+                      "for "
+                      "those that are open; ReadUncommitted reads all."),
         FIELD(INT, "fetchBytes", struct kafka_spec, fetch_bytes, .fallback = "8388608", .min = 2097152,
               .max = 1073741824,
               .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of "
                       "it is for records, half for what librdkafka keeps beside "
                       "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it."),
 };
+static bool has_timestamp(const void *object)
+{
+        const struct kafka_spec *spec = object;
+
+        return (spec->start_position == KAFKA_TIMESTAMP) == (spec->start_timestamp != 0);
+}
+
+static const struct rule kafka_rules[] = {
+        RULE(.cel = "(self.startPosition == 'Timestamp') == has(self.startTimestamp)",
+             .message = "startTimestamp goes with startPosition Timestamp, and only with it",
+             .path = "startTimestamp", .check = has_timestamp),
+};
 const struct type kafka_type = TYPE("KafkaSource", struct kafka_spec, kafka_fields,
                                     "Messages of Kafka topics, at least once, in order within a partition. A "
                                     "null value reaches the function as JSON null, "
-                                    "a value that is not valid UTF-8 as its Base64.");
+                                    "a value that is not valid UTF-8 as its Base64.",
+                                    RULES(kafka_rules));
 
 static bool contains(const struct strings *all, const char *one)
 {
@@ -146,6 +167,8 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
                 /* It would act whenever a position is missing or out of range: where to begin is decided
                  * here. */
                 { "auto.offset.reset", "error" },
+                { "isolation.level",
+                  spec->isolation == KAFKA_READ_COMMITTED ? "read_committed" : "read_uncommitted" },
                 { "topic.metadata.refresh.interval.ms", "30000" },
                 { "partition.assignment.strategy", "range" },
                 { "statistics.interval.ms", "5000" },

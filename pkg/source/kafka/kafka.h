@@ -5,12 +5,15 @@
 
 #include "source/source.h"
 
-enum kafka_start { KAFKA_EARLIEST, KAFKA_LATEST };
+enum kafka_start { KAFKA_EARLIEST, KAFKA_LATEST, KAFKA_TIMESTAMP };
+enum kafka_isolation { KAFKA_READ_COMMITTED, KAFKA_READ_UNCOMMITTED };
 struct kafka_spec {
         struct kafka_cluster cluster;
         struct strings topics;
         char *consumer_group;
         int start_position;
+        usec start_timestamp; /* wall; with KAFKA_TIMESTAMP */
+        int isolation;
         int64_t fetch_bytes;
 };
 

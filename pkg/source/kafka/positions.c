@@ -2,11 +2,21 @@
 
 /* ---- deciding ----------------------------------------------------------- */
 
-struct begin begin_of(const struct whereabouts *w, bool first, bool latest)
+static int64_t first_begin(const struct whereabouts *w, enum kafka_start start)
+{
+        switch (start) {
+        case KAFKA_EARLIEST: return w->low;
+        case KAFKA_LATEST: return w->high;
+        case KAFKA_TIMESTAMP: return w->since >= 0 ? w->since : w->high;
+        }
+        return w->low;
+}
+
+struct begin begin_of(const struct whereabouts *w, bool first, enum kafka_start start)
 {
         if (w->reached < 0)
                 return (struct begin){ .reason = first ? BEGIN_FIRST : BEGIN_NEW,
-                                       .at = first && latest ? w->high : w->low };
+                                       .at = first ? first_begin(w, start) : w->low };
         if (w->low >= 0 && w->reached < w->low)
                 return (struct begin){ .reason = BEGIN_RETENTION,
                                        .at = w->low,
@@ -22,8 +32,9 @@ struct lookup {
         struct helper_job job;
         rd_kafka_t *rk;
         /* low and high: of those that are asked about, in another order perhaps */
-        rd_kafka_topic_partition_list_t *committed, *low, *high;
+        rd_kafka_topic_partition_list_t *committed, *low, *high, *since;
         int what;
+        usec time;       /* 0: no time is asked about */
         int patience_ms; /* with one question */
         usec until;      /* with all of them */
         rd_kafka_resp_err_t error;
@@ -237,12 +248,17 @@ static void ask(struct lookup *l)
                         (void)rd_kafka_topic_partition_list_add(l->high, l->low->elems[i].topic,
                                                                 l->low->elems[i].partition);
         ask_bounds(l, l->high, RD_KAFKA_OFFSET_END);
+        for (int i = 0; l->time && i < l->high->cnt; i++)
+                if (!l->high->elems[i].err)
+                        (void)rd_kafka_topic_partition_list_add(l->since, l->high->elems[i].topic,
+                                                                l->high->elems[i].partition);
+        ask_bounds(l, l->since, l->time / USEC_MSEC);
 }
 
 static void work(struct helper_job *job) { ask(CONTAINER_OF(job, struct lookup, job)); }
 
 int lookup_begin(struct lookup **out, rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list, int what,
-                 int patience_ms, struct helper *helper, struct error *err)
+                 usec since, int patience_ms, struct helper *helper, struct error *err)
 {
         struct lookup *l = calloc(1, sizeof(*l));
 
@@ -251,11 +267,13 @@ int lookup_begin(struct lookup **out, rd_kafka_t *rk, const rd_kafka_topic_parti
         *l = (struct lookup){ .job.work = work,
                               .rk = rk,
                               .what = what,
+                              .time = since,
                               .patience_ms = patience_ms,
                               .until = clock_monotonic(&system_clock) + 3 * patience_ms * USEC_MSEC };
         l->committed = rd_kafka_topic_partition_list_copy(list);
         l->low = rd_kafka_topic_partition_list_new(list->cnt);
         l->high = rd_kafka_topic_partition_list_new(list->cnt);
+        l->since = rd_kafka_topic_partition_list_new(list->cnt);
         for (int i = 0; i < l->committed->cnt; i++) {
                 l->committed->elems[i].offset = RD_KAFKA_OFFSET_INVALID;
                 l->committed->elems[i].err = RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -289,14 +307,17 @@ rd_kafka_resp_err_t lookup_take(const struct lookup *l, size_t i, const char **t
                                 struct whereabouts *w)
 {
         const rd_kafka_topic_partition_t *p = &l->committed->elems[i];
-        rd_kafka_resp_err_t low, high;
+        rd_kafka_resp_err_t low, high, since;
 
         *topic = p->topic;
         *partition = p->partition;
         w->reached = p->offset >= 0 ? p->offset : -1;
         low = bound_of(l->low, p, &w->low);
         high = bound_of(l->high, p, &w->high);
-        return p->err ? p->err : low ? low : high;
+        since = bound_of(l->since, p, &w->since);
+        if (since == RD_KAFKA_RESP_ERR__NO_OFFSET) /* there is none yet */
+                since = RD_KAFKA_RESP_ERR_NO_ERROR;
+        return p->err ? p->err : low ? low : high ? high : since;
 }
 
 struct lookup *lookup_free(struct lookup *l)
@@ -306,6 +327,7 @@ struct lookup *lookup_free(struct lookup *l)
         rd_kafka_topic_partition_list_destroy(l->committed);
         rd_kafka_topic_partition_list_destroy(l->low);
         rd_kafka_topic_partition_list_destroy(l->high);
+        rd_kafka_topic_partition_list_destroy(l->since);
         free(l);
         return NULL;
 }

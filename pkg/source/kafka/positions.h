@@ -6,12 +6,14 @@
 #include <librdkafka/rdkafka.h>
 
 #include "base/helper.h"
+#include "source/kafka/kafka.h"
 
 /* What is known of a partition when it must be decided where to go on. -1: not known, or none. */
 struct whereabouts {
         /* the next record to be read: as far as this process read, else what the group committed */
         int64_t reached;
         int64_t low, high; /* the first record there is; the end */
+        int64_t since;     /* the first record since startTimestamp, where that is asked; none: -1 */
 };
 
 enum begin_reason {
@@ -30,17 +32,18 @@ struct begin {
         uint64_t lost; /* records that are gone without having been read */
 };
 
-/* first: this is the group's first start, which `latest` is about. Needs low and high unless the position was
- * reached and nothing contradicts it. */
-struct begin begin_of(const struct whereabouts *, bool first, bool latest);
+/* first: this is the group's first start, which `start` is about. Needs low and high, and since for a
+ * timestamp, unless the position was reached and nothing contradicts it. */
+struct begin begin_of(const struct whereabouts *, bool first, enum kafka_start start);
 
 struct lookup;
 enum { LOOKUP_COMMITTED = 1, LOOKUP_BOUNDS = 2 };
 /* Asks about the partitions, of which the list is copied. COMMITTED alone asks for the bounds of those that
- * have no position, too. A job of the helper, which takes three times the patience with one question at most:
- * what the helper gives back is told to lookup_taken. */
+ * have no position, too. since: where the first record of that time or later is, is asked as well (wall; 0:
+ * it is not). A job of the helper, which takes three times the patience with one question at most: what the
+ * helper gives back is told to lookup_taken. */
 int lookup_begin(struct lookup **, rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int what,
-                 int patience_ms, struct helper *, struct error *) MUST_CHECK;
+                 usec since, int patience_ms, struct helper *, struct error *) MUST_CHECK;
 void lookup_taken(struct helper_job *);
 bool lookup_done(const struct lookup *); /* it was taken */
 /* Once done: why nothing is known of any; 0: no error. */

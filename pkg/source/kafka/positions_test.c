@@ -10,27 +10,32 @@ static void reading_goes_on_where_nothing_is_skipped(void **state UNUSED)
 {
         static const struct {
                 struct whereabouts w;
-                bool first, latest;
+                bool first;
+                enum kafka_start start;
                 enum begin_reason reason;
                 int64_t at;
                 uint64_t lost;
         } cases[] = {
-                { { -1, 10, 20 }, true, true, BEGIN_FIRST, 20, 0 },
-                { { -1, 10, 20 }, true, false, BEGIN_FIRST, 10, 0 },
-                { { -1, 10, 20 }, false, true, BEGIN_NEW, 10, 0 },
-                { { -1, 10, 20 }, false, false, BEGIN_NEW, 10, 0 },
-                { { 15, -1, -1 }, true, true, BEGIN_REACHED, 15, 0 },
-                { { 10, 10, 20 }, false, true, BEGIN_REACHED, 10, 0 },
-                { { 20, 10, 20 }, false, true, BEGIN_REACHED, 20, 0 },
-                { { 9, 10, 20 }, false, true, BEGIN_RETENTION, 10, 1 },
-                { { 0, 147, 152 }, true, false, BEGIN_RETENTION, 147, 147 },
-                { { 5, 10, 10 }, false, true, BEGIN_RETENTION, 10, 5 },
-                { { 21, 10, 20 }, false, true, BEGIN_RECREATED, 10, 0 },
-                { { 6, 0, 0 }, true, true, BEGIN_RECREATED, 0, 0 },
+                { { -1, 10, 20, -1 }, true, KAFKA_LATEST, BEGIN_FIRST, 20, 0 },
+                { { -1, 10, 20, -1 }, true, KAFKA_EARLIEST, BEGIN_FIRST, 10, 0 },
+                { { -1, 10, 20, 15 }, true, KAFKA_TIMESTAMP, BEGIN_FIRST, 15, 0 },
+                { { -1, 10, 20, -1 }, true, KAFKA_TIMESTAMP, BEGIN_FIRST, 20, 0 },
+                { { -1, 10, 20, 15 }, false, KAFKA_TIMESTAMP, BEGIN_NEW, 10, 0 },
+                { { -1, 10, 20, -1 }, false, KAFKA_LATEST, BEGIN_NEW, 10, 0 },
+                { { -1, 10, 20, -1 }, false, KAFKA_EARLIEST, BEGIN_NEW, 10, 0 },
+                { { 15, -1, -1, -1 }, true, KAFKA_LATEST, BEGIN_REACHED, 15, 0 },
+                { { 12, 10, 20, 15 }, true, KAFKA_TIMESTAMP, BEGIN_REACHED, 12, 0 },
+                { { 10, 10, 20, -1 }, false, KAFKA_LATEST, BEGIN_REACHED, 10, 0 },
+                { { 20, 10, 20, -1 }, false, KAFKA_LATEST, BEGIN_REACHED, 20, 0 },
+                { { 9, 10, 20, -1 }, false, KAFKA_LATEST, BEGIN_RETENTION, 10, 1 },
+                { { 0, 147, 152, -1 }, true, KAFKA_EARLIEST, BEGIN_RETENTION, 147, 147 },
+                { { 5, 10, 10, -1 }, false, KAFKA_LATEST, BEGIN_RETENTION, 10, 5 },
+                { { 21, 10, 20, -1 }, false, KAFKA_LATEST, BEGIN_RECREATED, 10, 0 },
+                { { 6, 0, 0, -1 }, true, KAFKA_LATEST, BEGIN_RECREATED, 0, 0 },
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
-                const struct begin b = begin_of(&cases[i].w, cases[i].first, cases[i].latest);
+                const struct begin b = begin_of(&cases[i].w, cases[i].first, cases[i].start);
 
                 assert_int_equal(b.reason, cases[i].reason);
                 assert_int_equal(b.at, cases[i].at);
@@ -123,7 +128,7 @@ static void of_the_others_is_told_what_one_partition_is_not_known_of(void **stat
 
                 if (rounds[k].committed)
                         assert_int_equal(rd_kafka_commit(rk, known, 0), RD_KAFKA_RESP_ERR_NO_ERROR);
-                assert_int_equal(lookup_begin(&l, rk, list, rounds[k].what, 5000, e.helper, &err), 0);
+                assert_int_equal(lookup_begin(&l, rk, list, rounds[k].what, 0, 5000, e.helper, &err), 0);
                 loop_run(e.loop);
                 assert_true(lookup_done(l));
                 if (lookup_error(l))
@@ -179,7 +184,7 @@ static void a_leader_that_is_down_hides_its_own_partitions_alone(void **state UN
         /* the coordinator is found */
         assert_int_equal(rd_kafka_committed(rk, list, 20000), RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_int_equal(rd_kafka_mock_broker_set_down(cluster, 2), RD_KAFKA_RESP_ERR_NO_ERROR);
-        assert_int_equal(lookup_begin(&l, rk, list, LOOKUP_COMMITTED, 2000, e.helper, &err), 0);
+        assert_int_equal(lookup_begin(&l, rk, list, LOOKUP_COMMITTED, 0, 2000, e.helper, &err), 0);
         loop_run(e.loop);
         if (lookup_error(l))
                 fail_msg("nothing is known: %s", rd_kafka_err2str(lookup_error(l)));
