@@ -92,7 +92,7 @@ $(BUILD)/generate: $(BUILD)/tools/generate.o $(archive)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
 # So that an engine can run out of memory, and a seed replays exactly (tests/sim/memory.c).
-simulator_ldflags := $(foreach name,malloc calloc realloc table_seed,-Wl,--wrap=$(name))
+simulator_ldflags := $(foreach name,malloc calloc realloc reallocarray strdup table_seed,-Wl,--wrap=$(name))
 $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) $(simulator_ldflags) -o $@ $^ $(package_libs) -lm
@@ -107,7 +107,7 @@ $(support): $(call objects,$(support_sources))
 	$(Q)rm -f $@ && ar rcs $@ $^
 
 # A test may run out of memory, too.
-test_ldflags := $(foreach name,malloc calloc realloc,-Wl,--wrap=$(name))
+test_ldflags := $(foreach name,malloc calloc realloc reallocarray strdup,-Wl,--wrap=$(name))
 $(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(call objects,tests/sim/memory.c) $(support) $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) $(test_ldflags) -o $@ $^ $(package_libs) -lcmocka -lm

@@ -31,7 +31,7 @@ static json_t *well_formed(struct str answer, bool *unknown)
         *unknown = !root && (json_error_code(&error) == json_error_null_byte_in_key ||
                              json_error_code(&error) == json_error_numeric_overflow ||
                              strstr(error.text, "invalid Unicode"));
-        if (json_is_object(root) && json_is_value(answer) && json_is_integer(status) &&
+        if (json_is_object(root) && json_is_value(answer, NULL) && json_is_integer(status) &&
             json_integer_value(status) >= 200 && json_integer_value(status) <= 599 &&
             (!body || json_is_string(body)) && (!base64 || json_is_boolean(base64)) &&
             (!headers || json_is_object(headers)))

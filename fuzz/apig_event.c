@@ -47,7 +47,7 @@ static json_t *parsed(const struct buf *text, const char *const *members)
         json_t *root = json_loadb(text->p, text->n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
         size_t n = 0;
 
-        DEMAND(!text->failed && json_is_value(buf_view(text)));
+        DEMAND(!text->failed && json_is_value(buf_view(text), NULL));
         if (!root && json_error_code(&error) == json_error_null_byte_in_key)
                 return NULL;
         if (!root)

@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (v ? v->holders != 1 || !v->lasting || v->until <= at || v->allowed != !v->refusal.status
               : why.n == 0)
                 abort();
-        if (v && v->context_n && !json_is_value((struct str){ v->context, v->context_n }))
+        if (v && v->context_n && !json_is_value((struct str){ v->context, v->context_n }, NULL))
                 abort();
         if (v && !v->allowed && (v->context_n || v->refusal.status < 401 || v->refusal.status > 403))
                 abort();

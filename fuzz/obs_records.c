@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 const struct obs_record *r = &all.list[i];
 
                 if (strlen(r->id) != 32 || !r->event || !r->bucket || !r->key ||
-                    !json_is_value((struct str){ r->json, r->json_n }))
+                    !json_is_value((struct str){ r->json, r->json_n }, NULL))
                         abort();
         }
         obs_records_done(&all);

@@ -69,7 +69,7 @@ static void check(struct smn_message *m)
         writer_init(&w, &text);
         smn_source.shape->describe(record, &w);
         /* What the message holds as JSON stands there as it is, and may be more than the parser takes. */
-        DEMAND(!text.failed && json_is_value(buf_view(&text)));
+        DEMAND(!text.failed && json_is_value(buf_view(&text), NULL));
         root = json_loadb(text.p, text.n, JSON_ALLOW_NUL, NULL);
         if (root)
                 check_record(root, &m->notification, false);

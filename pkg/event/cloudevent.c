@@ -23,6 +23,12 @@ static bool among(const struct cloud_extension *more, size_t n, struct str name)
         return false;
 }
 
+bool cloudevent_is_letters(struct str name)
+{
+        return str_starts(name, STR("knativeerror")) || str_is(name, "sluicetruncated") ||
+               str_is(name, "sluicedatasize");
+}
+
 typedef void (*each_fn)(void *cookie, struct str name, struct str value, bool raw);
 
 /* What makes no attribute is left out rather than sent to a receiver that may refuse the event for it. */
@@ -56,7 +62,8 @@ static void each_attribute(const struct cloud_event *e, const struct cloud_exten
                 char name[64];
 
                 (void)snprintf(name, sizeof(name), STR_FMT, STR_ARG(e->own[i].name));
-                if (!override_of(e, name) && !among(more, n, e->own[i].name))
+                if (!override_of(e, name) && !among(more, n, e->own[i].name) &&
+                    !(n && cloudevent_is_letters(e->own[i].name)))
                         each(cookie, e->own[i].name, e->own[i].value, e->own[i].raw);
         }
         for (size_t i = 0; e->overrides && i < e->overrides->n; i++)
@@ -110,6 +117,7 @@ static void write_header(void *cookie, struct str name, struct str value, bool r
 void cloudevent_headers(const struct cloud_event *e, const struct cloud_extension *more, size_t n,
                         struct buf *b)
 {
+        b->failed = b->failed || e->no_memory;
         each_attribute(e, more, n, write_header, b);
         if (e->data.p) {
                 buf_text(b, "Content-Type: ");
@@ -137,6 +145,7 @@ static void write_member(void *cookie, struct str name, struct str value, bool r
 void cloudevent_write(const struct cloud_event *e, const struct cloud_extension *more, size_t n,
                       struct writer *w)
 {
+        w->out->failed = w->out->failed || e->no_memory;
         if (e->whole.p && n == 0 && (!e->overrides || e->overrides->n == 0)) {
                 writer_raw(w, e->whole);
                 return;
@@ -211,7 +220,7 @@ static bool other_charset(struct str type, struct str data)
 
 void cloudevent_data(struct cloud_event *e, struct str data, struct str declared)
 {
-        bool json = json_is_value(data);
+        bool json = json_is_value(data, &e->no_memory);
 
         e->data = data.p ? data : STR("");
         if (declared.n >= 256 || !str_is_header_value(declared) || !str_is_utf8(declared) ||
@@ -265,7 +274,8 @@ bool cloudevent_attribute(struct str name, struct str value, bool raw)
 {
         usec ignored;
 
-        if (!raw && !cloudevent_string(value))
+        /* Reserved: in JSON the data stands there. */
+        if (str_is(name, "data") || (!raw && !cloudevent_string(value)))
                 return false;
         if (str_is(name, "time"))
                 return !raw && time_parse(value, &ignored);
@@ -301,6 +311,13 @@ static int decoded(struct reading *r, struct str raw, bool escaped, struct str *
                 return error_set(err, ERROR_INVALID, "half of a surrogate pair");
         *out = (struct str){ r->space->p + from, r->space->n - from };
         return r->space->failed ? error_memory(err) : 0;
+}
+
+/* What is wrong with the text, or that memory is out. */
+static int unread(const struct scan *s, const char *otherwise, struct error *err)
+{
+        return s->no_memory ? error_memory(err)
+                            : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : otherwise);
 }
 
 static int read_attribute(struct reading *r, struct str name, struct str value, bool raw, struct error *err)
@@ -344,13 +361,13 @@ static int read_value(struct reading *r, struct scan *s, struct str name, struct
         start = s->p;
         if (first == '"' && !data) {
                 if (!scan_string(s, &raw, &escaped))
-                        return error_set(err, ERROR_INVALID, "%s", s->fault);
+                        return unread(s, "no JSON", err);
                 if (decoded(r, raw, escaped, &raw, err) < 0)
                         return -1;
                 if (!base64)
                         return read_attribute(r, name, raw, false, err);
         } else if (!scan_skip(s, SCAN_ANY_DEPTH))
-                return error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
+                return unread(s, "no JSON", err);
         else
                 raw = (struct str){ start, (size_t)(s->p - start) };
         if (data || base64) {
@@ -398,7 +415,7 @@ static int read_members(struct reading *r, struct str text, struct error *err)
                                 return error_set(err, ERROR_INVALID, "more than %d attributes",
                                                  CLOUDEVENT_ATTRIBUTES_MOST);
                         if (!scan_name(&s, &names[n], &escaped))
-                                return error_set(err, ERROR_INVALID, "%s", s.fault);
+                                return unread(&s, "no JSON", err);
                         if (decoded(r, names[n], escaped, &names[n], err) < 0 ||
                             read_value(r, &s, names[n], err) < 0)
                                 return -1;
@@ -406,8 +423,7 @@ static int read_members(struct reading *r, struct str text, struct error *err)
                 } while (scan_more(&s, '}'));
         }
         if (s.fault || scan_peek(&s) != '\0' || s.p != s.end)
-                return error_set(err, ERROR_INVALID, "%s",
-                                 s.fault ? s.fault : "something follows the object");
+                return unread(&s, "something follows the object", err);
         qsort(names, n, sizeof(names[0]), compare_names);
         for (size_t i = 1; i < n; i++)
                 if (str_equal(names[i - 1], names[i]))

@@ -22,6 +22,7 @@ struct cloud_event {
         bool json;               /* data is a JSON text, and declared as one */
         /* data is neither JSON nor text: in JSON it is Base64 whatever it looks like */
         bool bytes;
+        bool no_memory; /* what data is could not be told for want of it: what is written fails */
         /* further ones of an event that was a CloudEvent already; names are unique */
         const struct cloud_attribute *own;
         size_t own_n;
@@ -57,6 +58,9 @@ bool cloudevent_string(struct str);
 /* May an attribute have the value: a String, of time one as RFC 3339 writes it; raw: a number or a boolean of
  * JSON, which only extensions may have? */
 bool cloudevent_attribute(struct str name, struct str value, bool raw);
+/* Is it an attribute that a dead letter has besides the event's own? One of the event of that name does not
+ * stand in its letter: it would be taken for what the letter tells, as that the event was cut. */
+bool cloudevent_is_letters(struct str name);
 /* May it be the name of an attribute: lower-case letters and digits? */
 bool cloudevent_name(struct str);
 /* Reads an event in JSON structured mode. The event borrows from the text and from the buffer, which is empty

@@ -158,7 +158,8 @@ static void an_event_that_was_read_takes_further_attributes(void **state UNUSED)
 
         assert_int_equal(
                 cloudevent_read(STR("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
-                                    "\"n\":7,\"knativeerrorcode\":\"1\",\"data\":1.10}"),
+                                    "\"n\":7,\"knativeerrorcode\":\"1\",\"knativeerrordata\":\"old\","
+                                    "\"sluicetruncated\":\"true\",\"data\":1.10}"),
                                 &space, &e, &err),
                 0);
         writer_init(&w, &out);

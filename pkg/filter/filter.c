@@ -25,7 +25,7 @@ struct filter {
         size_t trail_n, trail_cap;
         uint64_t search; /* one number for each search through a list, never used again */
         uint64_t tries, steps;
-        bool out_of_memory;
+        bool out_of_memory, large; /* large: hits of the record have much room */
         struct scan scan;
         struct buf scratch;
 };
@@ -93,6 +93,9 @@ struct place {
 };
 enum { NOWHERE = UINT32_MAX };
 
+/* What is decoded there is used again at once: what failed would be forgotten. */
+static void look_at_scratch(struct filter *f) { f->out_of_memory = f->out_of_memory || f->scratch.failed; }
+
 static uint32_t position(const struct filter *f) { return (uint32_t)(f->scan.p - f->scan.begin); }
 
 static bool give_number(struct filter *f, struct place *p, uint32_t parent)
@@ -137,6 +140,7 @@ static void note(struct filter *f, struct hits *h, uint32_t scope)
         if ((h->n && h->list[h->n - 1].element == element) || !ROOM(f, h->list, h->cap, h->n))
                 return;
         h->list[h->n++] = (struct hit){ element, position(f) };
+        f->large = f->large || h->cap * sizeof(*h->list) > TABLE_KEPT;
 }
 
 static bool already(const struct filter *f, const struct hits *h, uint32_t scope)
@@ -153,8 +157,10 @@ static bool judge(struct filter *f, struct step *step, uint32_t scope, struct va
         for (struct list *l = step->lists; l; l = l->next) {
                 if (already(f, &l->hits, scope))
                         continue;
+                v->steps_most = STEPS_MAX - f->steps;
                 if (tests_match(l->tests, l->tests_n, l->exact_n, v))
                         note(f, &l->hits, scope);
+                look_at_scratch(f);
                 f->steps += v->steps;
                 v->steps = 0;
                 if (f->steps > STEPS_MAX)
@@ -172,6 +178,7 @@ static struct step *follow(struct filter *f, struct step *step, struct str raw, 
         if (escaped) {
                 buf_reset(&f->scratch);
                 (void)scan_decode(raw, &f->scratch);
+                look_at_scratch(f);
                 name = buf_view(&f->scratch);
         }
         if (!memchr(name.p, '.', name.n))
@@ -223,7 +230,7 @@ static bool enter(struct filter *f, struct step *step, uint32_t scope, bool is_a
         if (f->places_n == RECORD_DEPTH_MAX)
                 return scan_fail(s, "nested too deep where the pattern looks");
         if (!ROOM(f, f->places, f->places_cap, f->places_n))
-                return scan_fail(s, "out of memory");
+                return scan_no_memory(s);
         f->places[f->places_n++] = (struct place){
                 .step = step, .scope = scope, .is_array = is_array, .array_start = position(f)
         };
@@ -309,6 +316,37 @@ static bool scan_all(struct filter *f)
         return true;
 }
 
+/* Room for one large record is not kept for all that follow. */
+#define TRIM(list, cap)                                                                                      \
+        do {                                                                                                 \
+                if ((cap) * sizeof(*(list)) > TABLE_KEPT) {                                                  \
+                        free(TAKE(list));                                                                    \
+                        (cap) = 0;                                                                           \
+                }                                                                                            \
+        } while (0)
+
+static void trim_hits(struct step *n)
+{
+        TRIM(n->present.list, n->present.cap);
+        for (struct list *l = n->lists; l; l = l->next)
+                TRIM(l->hits.list, l->hits.cap);
+        for (size_t i = 0; i < n->children_n; i++)
+                trim_hits(n->children[i]);
+}
+
+static void trim(struct filter *f)
+{
+        TRIM(f->arrays, f->arrays_cap);
+        TRIM(f->elements, f->elements_cap);
+        TRIM(f->places, f->places_cap);
+        TRIM(f->trail, f->trail_cap);
+        if (f->scratch.cap > TABLE_KEPT)
+                buf_done(&f->scratch);
+        if (f->large)
+                trim_hits(f->pattern.root);
+        f->large = false;
+}
+
 static void forget(struct step *n)
 {
         n->present.n = 0;
@@ -333,7 +371,9 @@ static int scan_record(struct filter *f, struct str json, struct error *err)
         buf_reset(&f->scratch);
         if (scan_peek(s) != '{')
                 return error_set(err, ERROR_INVALID, "the record is no JSON object");
-        if (!scan_all(f) && f->steps > STEPS_MAX)
+        if (!scan_all(f) && s->no_memory)
+                return error_memory(err);
+        if (f->steps > STEPS_MAX)
                 return error_set(err, ERROR_INVALID,
                                  "the record holds more than can be tested against the pattern's lists: the "
                                  "search was given up");
@@ -344,7 +384,7 @@ static int scan_record(struct filter *f, struct str json, struct error *err)
                 return error_set(err, ERROR_INVALID,
                                  "the record is no valid JSON: byte %u: something follows the object",
                                  position(f));
-        return f->out_of_memory || f->scratch.failed ? error_memory(err) : 0;
+        return f->out_of_memory ? error_memory(err) : 0;
 }
 
 /* ---- the search: a value for each field, so that no two stand in different elements of one array */
@@ -466,7 +506,7 @@ static bool any_rule(struct filter *f)
         return false;
 }
 
-int filter_match(struct filter *f, struct str json, bool *matches, struct error *err)
+static int match(struct filter *f, struct str json, bool *matches, struct error *err)
 {
         bool found;
 
@@ -483,6 +523,14 @@ int filter_match(struct filter *f, struct str json, bool *matches, struct error 
                                  "together: the search was given up");
         *matches = found;
         return 0;
+}
+
+int filter_match(struct filter *f, struct str json, bool *matches, struct error *err)
+{
+        int result = match(f, json, matches, err);
+
+        trim(f);
+        return result;
 }
 
 /* ---- the reason */
@@ -552,10 +600,11 @@ void filter_explain(struct filter *f, struct str json, struct buf *why)
         struct error err = { 0 };
         bool matches = false;
 
-        if (filter_match(f, json, &matches, &err) < 0)
+        if (match(f, json, &matches, &err) < 0)
                 buf_text(why, err.text);
         else if (matches)
                 buf_text(why, "it matches");
         else
                 explain_rules(&f->pattern, why);
+        trim(f);
 }

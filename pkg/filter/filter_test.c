@@ -7,6 +7,7 @@
 
 #include "base/random.h"
 #include "filter/value.h"
+#include "tests/sim/memory.h"
 
 #include <cmocka.h>
 
@@ -626,6 +627,53 @@ static void tests_times_values_are_bounded(void **state UNUSED)
         assert_true(matches_text(stars, STR("{\"a\":\"-x1999-\"}")));
 }
 
+static void what_a_large_record_took_is_given_back(void **state UNUSED)
+{
+        CLEANUP(filter_freep)
+        struct filter *f = compiled("{\"a\":{\"b\":[1]},\"c\":[\"x\"],\"d\":[{\"exists\":false}]}");
+        BUF_AT_END struct buf deep = BUF_INIT(8 << 20), wide = BUF_INIT(8 << 20);
+        struct mallinfo2 before, after;
+        bool matches;
+        struct error err;
+
+        buf_text(&deep, "{\"a\":");
+        repeat(&deep, "[", 500000);
+        repeat(&deep, "]", 500000);
+        buf_char(&deep, '}');
+        buf_text(&wide, "{\"a\":[");
+        repeat(&wide, "{\"b\":1},", 50000);
+        buf_text(&wide, "{\"b\":1}],\"d\":[");
+        repeat(&wide, "{\"e\":1},[1],", 50000);
+        buf_text(&wide, "[1]],\"c\":\"");
+        repeat(&wide, "\\u0041", 200000);
+        buf_text(&wide, "\"}");
+        before = mallinfo2();
+        assert_int_equal(filter_match(f, buf_view(&deep), &matches, &err), 0);
+        assert_int_equal(filter_match(f, buf_view(&wide), &matches, &err), 0);
+        after = mallinfo2();
+        assert_in_range(after.uordblks + after.hblkhd, 0, before.uordblks + before.hblkhd + (512 << 10));
+        assert_true(matches_text(f, STR("{\"a\":{\"b\":1},\"c\":\"x\"}")));
+}
+
+/* Of a list as well: it is not gone through to its end for a long value. */
+static void a_list_stops_at_what_it_may_take(void **state UNUSED)
+{
+        static struct str pieces[] = { STR(""), STR("q"), STR("") };
+        BUF_AT_END struct buf text = BUF_INIT(1 << 16);
+        struct test tests[100] = { 0 };
+        struct value v = { .kind = VALUE_STRING, .steps_most = 10000 };
+
+        repeat(&text, "x", 16000);
+        v.raw = buf_view(&text);
+        for (size_t i = 0; i < COUNT_OF(tests); i++) {
+                tests[i].kind = TEST_WILDCARD;
+                tests[i].pieces = pieces;
+                tests[i].pieces_n = COUNT_OF(pieces);
+        }
+        assert_false(tests_match(tests, COUNT_OF(tests), 0, &v));
+        assert_in_range(v.steps, 10001, 12000);
+}
+
 static void memory_stays_what_it_is(void **state UNUSED)
 {
         static const char record[] =
@@ -644,6 +692,48 @@ static void memory_stays_what_it_is(void **state UNUSED)
 }
 
 /* ---- any bytes */
+
+/* Whichever allocation fails, the record is judged as it is or waits: it is never taken for another, nor for
+ * one that can't be judged. */
+static void what_had_no_memory_is_not_judged(void **state UNUSED)
+{
+        BUF_AT_END struct buf record = BUF_INIT(1 << 16);
+        struct error err;
+
+        buf_text(&record, "{\"x\":");
+        repeat(&record, "[", 1000);
+        repeat(&record, "]", 1000);
+        buf_text(&record, ",\"\\u0061\":\"\\u0062\",\"c\":");
+        repeat(&record, "[", 40);
+        buf_text(&record, "\"\\u0065\"");
+        repeat(&record, "]", 40);
+        buf_text(&record, ",\"\\u0066\":\"\\u0067\"}");
+        for (uint64_t at = 1;; at++) {
+                CLEANUP(filter_freep)
+                struct filter *f = compiled("{\"a\":[\"b\"],\"f\":[\"g\"],\"c\":[\"e\"]}");
+                CLEANUP(filter_freep)
+                struct filter *none = compiled("{\"a\":[{\"anything-but\":\"b\"}],\"c\":[\"e\"]}");
+                bool whole = false, other = true;
+                int result, result_none;
+
+                memory_fails(at, false);
+                result = filter_match(f, buf_view(&record), &whole, &err);
+                if (result < 0)
+                        assert_int_equal(err.kind, ERROR_MEMORY);
+                else
+                        assert_true(whole);
+                result_none = filter_match(none, buf_view(&record), &other, &err);
+                if (result_none < 0)
+                        assert_int_equal(err.kind, ERROR_MEMORY);
+                else
+                        assert_false(other);
+                if (!memory_failed())
+                        break;
+                memory_fails(0, false);
+                assert_true(result < 0 || result_none < 0);
+        }
+        memory_fails(0, false);
+}
 
 /* In memory that ends with the text, so that ASan sees each byte read too far. */
 static void try_pair(struct str pattern, struct str record, size_t *outcomes)
@@ -750,7 +840,10 @@ int main(void)
                 cmocka_unit_test(combinations_and_sizes_are_bounded),
                 cmocka_unit_test(nothing_explodes),
                 cmocka_unit_test(tests_times_values_are_bounded),
+                cmocka_unit_test(what_a_large_record_took_is_given_back),
+                cmocka_unit_test(a_list_stops_at_what_it_may_take),
                 cmocka_unit_test(memory_stays_what_it_is),
+                cmocka_unit_test(what_had_no_memory_is_not_judged),
                 cmocka_unit_test(any_bytes_are_survived),
         };
         return cmocka_run_group_tests_name("filter", tests, NULL, NULL);

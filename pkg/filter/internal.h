@@ -15,6 +15,7 @@ enum {
         TRIES_MAX = 4 << 20,
         /* of testing the values of a record: a test each, and more for a wildcard in a long text */
         STEPS_MAX = 16 << 20,
+        TABLE_KEPT = 64 << 10, /* bytes of each table that are kept from one record to the next */
 };
 #define RECORD_MAX ((size_t)1 << 30)
 

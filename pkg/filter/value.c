@@ -388,7 +388,7 @@ bool tests_match(const struct test *tests, size_t n, size_t exact_n, struct valu
 {
         if (exact_n && v->kind == VALUE_STRING && any_exact(tests, exact_n, v))
                 return true;
-        for (size_t i = exact_n; i < n; i++) {
+        for (size_t i = exact_n; i < n && v->steps <= v->steps_most; i++) {
                 v->steps++;
                 if (test_matches(&tests[i], v))
                         return true;

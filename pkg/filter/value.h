@@ -85,10 +85,11 @@ struct value {
         struct str text;
         struct number number;
         struct address address;
-        uint64_t steps; /* that tests took */
+        uint64_t steps, steps_most; /* that tests took, and after which none is tried any more */
 };
 
 bool test_matches(const struct test *, struct value *);
-/* Does any of the tests match? The first exact_n are of kind EXACT, in the order of test_compare. */
+/* Does any of the tests match? The first exact_n are of kind EXACT, in the order of test_compare. What comes
+ * out means nothing once steps are above steps_most. */
 bool tests_match(const struct test *, size_t n, size_t exact_n, struct value *);
 int test_compare(const struct test *, const struct test *);

@@ -12,8 +12,8 @@
 
 enum { KEY_MOST = 1024, TOKEN_MOST = 32768, BODY_MOST = 256 << 10 };
 static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = USEC_MINUTE, RENEW_BEFORE = 40 * USEC_MINUTE,
-                  METADATA_TIMEOUT = 3 * USEC_SEC, POD_TIMEOUT = 5 * USEC_SEC, TIMEOUT = 10 * USEC_SEC,
-                  METADATA_TOKEN_LIFE = 6 * USEC_HOUR;
+                  RENEW_AFTER = USEC_SEC, METADATA_TIMEOUT = 3 * USEC_SEC, POD_TIMEOUT = 5 * USEC_SEC,
+                  TIMEOUT = 10 * USEC_SEC, METADATA_TOKEN_LIFE = 6 * USEC_HOUR;
 /* The two files of a key pair are usually not replaced at the same time. SETTLE: how long after a change
  * refused keys are taken for an incomplete pair. LOOK: how often the files are read during that time. */
 static const usec SETTLE = 3 * USEC_SEC, LOOK = 100 * USEC_MSEC;
@@ -414,6 +414,7 @@ static int read_answer(struct credentials *c, const json_t *o, usec wall, struct
         c->keys.version++;
         c->expires = expires;
         c->renew_at = MAX_OF(expires - RENEW_BEFORE, wall + (expires - wall) / 2);
+        c->renew_at = MAX_OF(c->renew_at, wall + RENEW_AFTER);
         return 0;
 }
 

@@ -323,6 +323,25 @@ static void a_pod_shows_its_token(void **state UNUSED)
         pass_until_due(USEC_HOUR / 2, USEC_HOUR / 2);
 }
 
+static void keys_that_expire_at_once_are_not_asked_for_without_end(void **state UNUSED)
+{
+        char body[256];
+
+        begin(CREDENTIALS_POD);
+        (void)expect_request();
+        for (int i = 0; i < 3; i++) {
+                (void)snprintf(
+                        body, sizeof(body),
+                        "{\"accessKeyId\":\"AK1\",\"secretAccessKey\":\"SK1\",\"securityToken\":\"T1\","
+                        "\"expiration\":\"2026-01-01T00:00:%02d.001Z\"}",
+                        i);
+                answer(200, body);
+                expect_keys("AK1", "SK1", "T1");
+                pass_until_due(USEC_SEC, USEC_SEC);
+                (void)expect_request();
+        }
+}
+
 static void the_token_that_was_shown_is_not_told(void **state UNUSED)
 {
         static const enum credentials_kind kinds[] = { CREDENTIALS_OIDC, CREDENTIALS_POD };
@@ -444,6 +463,7 @@ int main(void)
                 cmocka_unit_test_teardown(a_stale_token_is_replaced_once, teardown),
                 cmocka_unit_test_teardown(an_agency_s_keys_are_asked_for_with_others, teardown),
                 cmocka_unit_test_teardown(the_service_account_s_token_is_read_at_each_renewal, teardown),
+                cmocka_unit_test_teardown(keys_that_expire_at_once_are_not_asked_for_without_end, teardown),
                 cmocka_unit_test_teardown(a_pod_shows_its_token, teardown),
                 cmocka_unit_test_teardown(the_token_that_was_shown_is_not_told, teardown),
                 cmocka_unit_test_teardown(answers_that_hold_no_keys, teardown),

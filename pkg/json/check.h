@@ -3,8 +3,9 @@
 
 #include "base/base.h"
 
-/* Valid UTF-8 throughout, however deep it is nested, white space around it allowed. */
-bool json_is_value(struct str);
+/* Valid UTF-8 throughout, however deep it is nested, white space around it allowed. no_memory: becomes true
+ * where a text that is nested deep can't be judged for want of it; may be NULL. */
+bool json_is_value(struct str, bool *no_memory);
 /* The text without a byte order mark of UTF-8 at its start, which some writers put there and a reader may
  * ignore (RFC 8259, 8.1). */
 static inline struct str json_without_mark(struct str text)

@@ -57,10 +57,10 @@ static void what_is_json_is_told(void **state UNUSED)
                                            "{\"a\":1 \"b\":2}" };
 
         for (size_t i = 0; i < COUNT_OF(good); i++)
-                if (!json_is_value(str_of(good[i])))
+                if (!json_is_value(str_of(good[i]), NULL))
                         fail_msg("refused: %s", good[i]);
         for (size_t i = 0; i < COUNT_OF(bad); i++)
-                if (json_is_value(str_of(bad[i])))
+                if (json_is_value(str_of(bad[i]), NULL))
                         fail_msg("taken: %s", bad[i]);
 }
 
@@ -76,11 +76,11 @@ static void depth_is_not_bounded(void **state UNUSED)
                 assert_non_null(text);
                 memset(text, '[', depths[i]);
                 memset(text + depths[i], ']', depths[i]);
-                assert_true(json_is_value((struct str){ text, n }));
-                assert_false(json_is_value((struct str){ text, n - 1 }));
-                assert_false(json_is_value((struct str){ text + 1, n - 1 }));
+                assert_true(json_is_value((struct str){ text, n }, NULL));
+                assert_false(json_is_value((struct str){ text, n - 1 }, NULL));
+                assert_false(json_is_value((struct str){ text + 1, n - 1 }, NULL));
                 text[at] = '}';
-                assert_false(json_is_value((struct str){ text, n }));
+                assert_false(json_is_value((struct str){ text, n }, NULL));
         }
 }
 
@@ -105,9 +105,9 @@ static void levels_of_both_kinds(void **state UNUSED)
                 buf_char(&text, '0');
                 for (size_t i = depth; i > 0; i--)
                         buf_char(&text, close[i - 1]);
-                assert_true(json_is_value(buf_view(&text)));
+                assert_true(json_is_value(buf_view(&text), NULL));
                 text.p[text.n - 1 - (size_t)random_below(&r, depth)] ^= ']' ^ '}';
-                assert_false(json_is_value(buf_view(&text)));
+                assert_false(json_is_value(buf_view(&text), NULL));
         }
 }
 
@@ -130,7 +130,7 @@ static void a_parser_agrees(void **state UNUSED)
                         text[random_below(&r, sizeof(text) - 1)] =
                                 letters[random_below(&r, sizeof(letters) - 1)];
                 parsed = json_loadb(text, sizeof(text) - 1, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
-                if (json_is_value((struct str){ text, sizeof(text) - 1 }) != (parsed != NULL))
+                if (json_is_value((struct str){ text, sizeof(text) - 1 }, NULL) != (parsed != NULL))
                         fail_msg("%s: the parser says %s", text, parsed ? "yes" : "no");
                 good += parsed != NULL;
                 json_decref(parsed);

@@ -207,7 +207,7 @@ static bool skip_begin(struct scan *s, struct levels *l, unsigned depth, bool *w
         *whole = scan_take(s, object ? '}' : ']');
         if (*whole)
                 return true;
-        return level_open(l, object) ? !object || skip_name(s) : scan_fail(s, "out of memory");
+        return level_open(l, object) ? !object || skip_name(s) : scan_no_memory(s);
 }
 
 /* Behind a value: closes what ends there, up to where one more value follows. *end: nothing is open any more.

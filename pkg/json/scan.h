@@ -8,16 +8,23 @@
 struct scan {
         const char *begin, *p, *end;
         const char *fault; /* what is wrong at p, once a function has returned false */
+        bool no_memory;    /* that is the fault: the text may be fine */
 };
 
 static inline void scan_init(struct scan *s, struct str text)
 {
-        *s = (struct scan){ text.p, text.p, text.p + text.n, NULL };
+        *s = (struct scan){ .begin = text.p, .p = text.p, .end = text.p + text.n };
 }
 static inline bool scan_fail(struct scan *s, const char *fault)
 {
         s->fault = s->fault ? s->fault : fault;
         return false;
+}
+
+static inline bool scan_no_memory(struct scan *s)
+{
+        s->no_memory = s->no_memory || !s->fault;
+        return scan_fail(s, "out of memory");
 }
 
 /* The first byte of the next token, 0 at the end. */

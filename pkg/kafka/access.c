@@ -157,3 +157,32 @@ void kafka_access_renew(const struct kafka_access *a, rd_kafka_t *rk)
         if (a->cluster->sasl && user.p && password.p)
                 rd_kafka_error_destroy(rd_kafka_sasl_set_credentials(rk, user.p, password.p));
 }
+
+/* ---- what brokers say --------------------------------------------------- */
+
+enum { SHORTEST = 4 }; /* a shorter value would match parts of ordinary words */
+
+/* How much of the words is the value; at their end, where they were cut, its beginning counts. */
+static size_t quoted(struct str words, struct str value)
+{
+        size_t n = MIN_OF(words.n, value.n);
+
+        return value.n >= SHORTEST && n >= SHORTEST && memcmp(words.p, value.p, n) == 0 ? n : 0;
+}
+
+void kafka_access_quote(const struct kafka_access *a, const char *words, struct buf *out)
+{
+        struct str rest = str_of(words), user = secret_last(&a->username),
+                   password = secret_last(&a->password);
+
+        while (rest.n) {
+                size_t n = MAX_OF(quoted(rest, user), quoted(rest, password));
+
+                if (n)
+                        buf_text(out, "***");
+                else
+                        buf_char(out, rest.p[0]);
+                n = n ? n : 1;
+                rest = (struct str){ rest.p + n, rest.n - n };
+        }
+}

@@ -30,5 +30,7 @@ enum kafka_access_change kafka_access_changed(struct kafka_access *);
 
 /* Into a client's configuration: brokers, protocol, credentials. Nothing may be missing. */
 int kafka_access_configure(const struct kafka_access *, rd_kafka_conf_t *, struct error *) MUST_CHECK;
+/* What a broker says, without the name and the password that it was shown: it may quote them. Appends. */
+void kafka_access_quote(const struct kafka_access *, const char *words, struct buf *out);
 /* The name and password from the next connection on. */
 void kafka_access_renew(const struct kafka_access *, rd_kafka_t *);

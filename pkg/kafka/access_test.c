@@ -158,6 +158,30 @@ static void without_a_folder_of_secrets_it_is_refused(void **state UNUSED)
         assert_non_null(strstr(err.text, "--secrets=DIR"));
 }
 
+static void what_a_broker_says_is_quoted_without_secrets(void **state UNUSED)
+{
+        static const struct {
+                const char *said, *told;
+        } cases[] = {
+                ROW("SASL authentication error: no user alice-7 with s3cret,pw",
+                    "SASL authentication error: no user *** with ***"),
+                ROW("s3cret,pws3cret,pw", "******"),
+                ROW("cut within s3cre", "cut within ***"),
+                ROW("not s3cret, nor alice", "not s3cret, nor ***"),
+                ROW("", ""),
+        };
+
+        put(user, "alice-7");
+        put(password, "s3cret,pw");
+        pass();
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                BUF_AT_END struct buf out = BUF_INIT(1024);
+
+                kafka_access_quote(&b.access, cases[i].said, &out);
+                assert_string_equal(out.p ? out.p : "", cases[i].told);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -165,6 +189,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_change_is_told_once_and_of_its_kind, begin, end),
                 cmocka_unit_test_setup_teardown(what_is_missing_is_named, begin, end),
                 cmocka_unit_test_setup_teardown(without_a_folder_of_secrets_it_is_refused, begin, end),
+                cmocka_unit_test_setup_teardown(what_a_broker_says_is_quoted_without_secrets, begin, end),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

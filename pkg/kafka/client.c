@@ -2,6 +2,7 @@
 
 #include <sys/prctl.h>
 
+#include "base/helper.h"
 #include "kafka/access.h"
 #include "log/log.h"
 
@@ -9,9 +10,12 @@
  * all their time when idle. */
 enum { TIMER_SLACK_NS = 2000000 };
 
-/* Any thread. */
+/* Any thread, so that our secrets are not at hand: what a broker says of them, which may quote them, is left
+ * out. The state has it without them. */
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
+        if (strstr(text, "SASL"))
+                text = "of SASL: see the source's reason";
         log_debug_for(rk ? rd_kafka_opaque(rk) : NULL, "librdkafka", LOG_I("severity", level),
                       LOG_S("facility", facility), LOG_S("text", text));
 }
@@ -69,6 +73,32 @@ int kafka_start(rd_kafka_t **out, rd_kafka_type_t type, rd_kafka_conf_t *conf, s
         }
         *out = rk;
         return 0;
+}
+
+/* The first member: the helper may have to free it. */
+struct ending {
+        struct helper_job job;
+        rd_kafka_t *rk;
+};
+
+static void destroy(struct helper_job *job) { rd_kafka_destroy(CONTAINER_OF(job, struct ending, job)->rk); }
+
+void kafka_end(rd_kafka_t *rk, struct loop *loop, struct task *wake)
+{
+        struct ending *e = calloc(1, sizeof(*e));
+        struct helper *h = NULL;
+        struct error ignored;
+
+        rd_kafka_set_log_level(rk, 0); /* it may outlive whose log that is */
+        if (e)
+                *e = (struct ending){ .job.work = destroy, .rk = rk };
+        if (!e || helper_new(&h, loop_waker(loop), wake, &ignored) < 0 ||
+            helper_submit(h, &e->job, &ignored) < 0)
+                rd_kafka_destroy(rk); /* no thread is to be had */
+        else if (helper_leave(h, &e->job))
+                return; /* which frees both */
+        h = helper_free(h);
+        free(e);
 }
 
 /* ---- what errors mean --------------------------------------------------- */

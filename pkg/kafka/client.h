@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/loop.h"
 
 struct kafka_access;
 struct log_scope;
@@ -25,6 +26,10 @@ int kafka_configure(rd_kafka_conf_t **, const struct kafka_client_config *, cons
                     size_t n, struct error *) MUST_CHECK;
 /* Takes the configuration, whether it succeeds or not. */
 int kafka_start(rd_kafka_t **, rd_kafka_type_t, rd_kafka_conf_t *, struct error *) MUST_CHECK;
+
+/* Ends a client that nobody uses any more, on a thread of its own: a name server that says nothing holds that
+ * up for as long as it is asked. wake: any task of the loop. Loop's thread. */
+void kafka_end(rd_kafka_t *, struct loop *, struct task *wake);
 
 /* What a user can do about an error; NULL: nothing in particular. A constant. */
 const char *kafka_next_step(rd_kafka_resp_err_t);

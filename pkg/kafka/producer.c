@@ -53,7 +53,8 @@ static int open_client(struct kafka_producer *p, struct error *err)
         return 0;
 }
 
-static void close_client(struct kafka_producer *p)
+/* Of a client that is replaced nobody waits for the end. */
+static void close_client(struct kafka_producer *p, bool replaced)
 {
         if (p->event)
                 rd_kafka_event_destroy(TAKE(p->event));
@@ -64,7 +65,11 @@ static void close_client(struct kafka_producer *p)
         if (p->rk) {
                 (void)rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT |
                                                     RD_KAFKA_PURGE_F_NON_BLOCKING);
-                rd_kafka_destroy(TAKE(p->rk));
+                if (replaced)
+                        kafka_end(p->rk, p->loop, p->slot.task);
+                else
+                        rd_kafka_destroy(p->rk);
+                p->rk = NULL;
         }
 }
 
@@ -77,7 +82,7 @@ static int renew(struct kafka_producer *p, struct error *err)
                 return 0;
         if (kafka_access_lacks(&p->access, &lacks))
                 return p->rk ? 0 : error_set(err, ERROR_INVALID, "%s", lacks.p ? lacks.p : "out of memory");
-        close_client(p);
+        close_client(p, true);
         return open_client(p, err);
 }
 
@@ -176,13 +181,13 @@ static void delivered(struct kafka_producer *p, const rd_kafka_message_t *m, str
 static void note_trouble(struct kafka_producer *p, rd_kafka_event_t *event)
 {
         rd_kafka_resp_err_t code = rd_kafka_event_error(event);
-        BUF_AT_END struct buf text = BUF_INIT(sizeof(p->why));
+        BUF_AT_END struct buf words = BUF_INIT(4096), text = BUF_INIT(sizeof(p->why));
 
         if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
                 return;
-        kafka_explain(&text, code, rd_kafka_event_error_string(event));
-        text_print(p->why, sizeof(p->why), "%s",
-                   text.failed || !text.p ? rd_kafka_event_error_string(event) : text.p);
+        kafka_access_quote(&p->access, rd_kafka_event_error_string(event), &words);
+        kafka_explain(&text, code, words.failed || !words.p ? NULL : words.p);
+        text_print(p->why, sizeof(p->why), "%s", text.failed || !text.p ? rd_kafka_err2str(code) : text.p);
 }
 
 bool kafka_producer_take(struct kafka_producer *p, struct kafka_delivery *out)
@@ -210,7 +215,7 @@ struct kafka_producer *kafka_producer_free(struct kafka_producer *p)
 {
         if (!p)
                 return NULL;
-        close_client(p);
+        close_client(p, false);
         waker_forget(loop_waker(p->loop), &p->slot);
         kafka_access_done(&p->access);
         free(p->topic_name);

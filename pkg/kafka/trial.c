@@ -6,17 +6,17 @@
 static const usec PATIENCE = 20 * USEC_SEC;
 
 struct kafka_trial {
+        struct kafka_trial_config config;
         rd_kafka_t *rk;
         rd_kafka_queue_t *queue;
         usec until;
 };
 
-int kafka_trial_new(struct kafka_trial **out, const struct kafka_access *access, const struct log_scope *log,
-                    usec now, struct error *err)
+int kafka_trial_new(struct kafka_trial **out, const struct kafka_trial_config *c, usec now, struct error *err)
 {
         /* Statistics tell that a broker is connected, which no event does. */
         static const struct kafka_option options[] = { { "statistics.interval.ms", "100" } };
-        const struct kafka_client_config config = { .access = access, .log = log };
+        const struct kafka_client_config config = { .access = c->access, .log = c->log };
         struct kafka_trial *t = calloc(1, sizeof(*t));
         rd_kafka_conf_t *conf = NULL;
 
@@ -31,6 +31,7 @@ int kafka_trial_new(struct kafka_trial **out, const struct kafka_access *access,
                 free(t);
                 return -1;
         }
+        t->config = *c;
         t->queue = rd_kafka_queue_get_main(t->rk);
         t->until = now + PATIENCE;
         *out = t;
@@ -49,7 +50,10 @@ enum kafka_trial_result kafka_trial_look(struct kafka_trial *t, usec now, struct
                         if (strstr(rd_kafka_event_stats(event), "\"state\":\"UP\""))
                                 result = KAFKA_TRIAL_LET_IN;
                 } else if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) { /* says why before */
-                        kafka_explain(why, code, rd_kafka_event_error_string(event));
+                        BUF_AT_END struct buf words = BUF_INIT(4096);
+
+                        kafka_access_quote(t->config.access, rd_kafka_event_error_string(event), &words);
+                        kafka_explain(why, code, words.failed || !words.p ? NULL : words.p);
                         result = KAFKA_TRIAL_REFUSED;
                 }
                 rd_kafka_event_destroy(event);
@@ -66,7 +70,7 @@ struct kafka_trial *kafka_trial_free(struct kafka_trial *t)
         if (!t)
                 return NULL;
         rd_kafka_queue_destroy(t->queue);
-        rd_kafka_destroy(t->rk);
+        kafka_end(t->rk, t->config.loop, t->config.wake);
         free(t);
         return NULL;
 }

@@ -8,7 +8,14 @@
 struct log_scope;
 
 struct kafka_trial;
-int kafka_trial_new(struct kafka_trial **, const struct kafka_access *, const struct log_scope *, usec now,
+/* wake: any task of the loop. */
+struct kafka_trial_config {
+        const struct kafka_access *access;
+        const struct log_scope *log;
+        struct loop *loop;
+        struct task *wake;
+};
+int kafka_trial_new(struct kafka_trial **, const struct kafka_trial_config *, usec now,
                     struct error *) MUST_CHECK;
 enum kafka_trial_result { KAFKA_TRIAL_UNDER_WAY, KAFKA_TRIAL_LET_IN, KAFKA_TRIAL_REFUSED };
 /* REFUSED: why, for people; appends. Both others append nothing. */

@@ -287,6 +287,14 @@ static bool keep_ids(struct inbox_item *i, const struct str *ids, size_t n)
         return i->what != NULL;
 }
 
+/* PIECE: what a piece of memory takes besides what it is asked for, or a key in a table. */
+enum { PIECES = 8, PIECE = 16 };
+size_t inbox_takes(size_t n, size_t ids, size_t keys)
+{
+        return n * (sizeof(char *) + sizeof(struct inbox_place) + sizeof(struct lane) + PIECES * PIECE) +
+               2 * ids + keys;
+}
+
 static void link_item(struct inbox *b, struct inbox_item *i, uint64_t call)
 {
         i->inbox = b;

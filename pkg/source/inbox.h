@@ -63,6 +63,8 @@ void inbox_put_on(struct inbox *); /* one that was put off needs no answer any m
  * keys: as many, or NULL where the ids are the keys. */
 void inbox_add(struct inbox *, struct inbox_item *, uint64_t call, const struct str *ids,
                const struct str *keys, size_t n);
+/* Bytes of memory that the inbox takes for a message of n ids and keys, of so many bytes in all. */
+size_t inbox_takes(size_t n, size_t ids, size_t keys);
 bool inbox_knows(struct inbox *, struct str id); /* was it delivered lately? */
 /* Answers a call that was put off, without a message. retry_after 0: none. text: static. */
 void inbox_answer(struct inbox *, uint64_t call, int status, const char *text, usec retry_after);

@@ -28,10 +28,12 @@ struct push_request {
 };
 enum { PUSH_LENGTH_UNKNOWN = -1 };
 /* headers: "Name: value\r\n" lines, Content-Type among them. length: of the body that stands behind this
- * answer, where none is sent, as to a HEAD; negative: not said. */
+ * answer, where none is sent, as to a HEAD; negative: not said. kept: bytes that the source keeps of a call
+ * that it puts off, where they are more than the body's. */
 struct push_reply {
         int status;
         int64_t length;
+        size_t kept;
         struct buf headers, body;
 };
 
@@ -56,7 +58,7 @@ enum push_verdict {
         PUSH_REPLY,   /* the reply is written: no function is called */
         PUSH_DELIVER, /* the records go to the function, in one event */
         /* undecided: PUSH_EVENT_CALL follows, unless gone is called before. What is kept meanwhile is
-           counted as large as the body */
+           counted as the reply says, at least as large as the body */
         PUSH_LATER,
         /* The records are there, but whether they may go is undecided: PUSH_EVENT_CALL follows, with
          * PUSH_DELIVER or PUSH_REPLY, unless finish is called before. Meanwhile the call counts among as many

@@ -370,6 +370,7 @@ static void reply_reset(struct push_reply *r)
         buf_reset(&r->headers);
         r->status = 500;
         r->length = PUSH_LENGTH_UNKNOWN;
+        r->kept = 0;
 }
 
 static struct call *call_of(struct list_node *node) { return LIST_ITEM(node, struct call, node); }
@@ -791,8 +792,7 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 call_free(c);
                 return;
         case PUSH_LATER:
-                /* What the source keeps is made of the body, and no larger. */
-                c->kept = q->body.n;
+                c->kept = MAX_OF(q->body.n, g->reply.kept);
                 http_call_hold(http, c->kept);
                 loop_ready(g->feed.config.loop, g->feed.config.wake);
                 if (!put_off(c)) {

@@ -235,6 +235,7 @@ void request_body(struct request_maker *m, struct record *const *records, size_t
                 cloud_event(m, records[0], &e);
                 if (e.data.p)
                         buf_str(body, e.data);
+                buf_fail_as(body, &m->space);
                 return;
         case FORMAT_CLOUDEVENTS_STRUCTURED:
                 cloud_event(m, records[0], &e);

@@ -4,7 +4,10 @@ import copy
 import ctypes
 import itertools
 import re
+import socket
+import struct
 import subprocess
+import threading
 
 import pytest
 import yaml
@@ -334,3 +337,65 @@ def test_a_certificate_that_is_refused_stops_nothing(broker, topic, sink, run, s
     broker.produce(topic, ["three"])
     sink.wait_for(3)
     assert [r.id for r in sink.all()] == [f"{topic}/0/{i}" for i in range(3)]
+
+
+class Gossip:
+    """A broker that speaks as much of the protocol as it takes to refuse a user of PLAIN, and quotes the name and the password."""
+
+    API_VERSIONS, HANDSHAKE, AUTHENTICATE = 18, 17, 36
+
+    def __enter__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:{}".format(self.listener.getsockname()[1])
+        threading.Thread(target=self.accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def answer(self, key, version, request):
+        if key == self.API_VERSIONS:
+            known = [(self.API_VERSIONS, 0, 0), (self.HANDSHAKE, 0, 1), (self.AUTHENTICATE, 0, 0), (3, 0, 4)]
+            listed = b"".join(struct.pack(">hhh", *k) for k in known)
+            return struct.pack(">hi", 0 if version == 0 else 35, len(known)) + listed
+        if key == self.HANDSHAKE:
+            return struct.pack(">hih", 0, 1, 5) + b"PLAIN"
+        _, user, password = request.rsplit(b"\0", 2)
+        words = b"no user " + user[-7:] + b" with " + password
+        return struct.pack(">hh", 58, len(words)) + words + struct.pack(">i", 0)
+
+    def serve(self, connection):
+        with connection, connection.makefile("rb") as stream:
+            while size := stream.read(4):
+                request = stream.read(struct.unpack(">i", size)[0])
+                key, version, number = struct.unpack(">hhi", request[:8])
+                answer = self.answer(key, version, request)
+                connection.sendall(struct.pack(">ii", 4 + len(answer), number) + answer)
+
+
+def test_a_broker_that_quotes_the_password_is_quoted_without(runner, secrets, sink):
+    secrets.put(user="alice-7", password="S3cret,pw")
+    with Gossip() as gossip:
+        source = {
+            "bootstrapServers": [gossip.address],
+            "topics": ["any"],
+            "sasl": {
+                "mechanism": "PLAIN",
+                "usernameSecretRef": {"name": "kafka", "key": "user"},
+                "passwordSecretRef": {"name": "kafka", "key": "password"},
+            },
+        }
+        run = runner.start(
+            trigger("gossip", {"kafka": source}, sink.uri),
+            options=[f"--secrets={secrets.folder}", "--log-level=debug"],
+        )
+        run.wait_for_output(r"state=Disconnected reason=.*no user \*\*\* with \*\*\*", 20)
+        assert "S3cret" not in run.output

@@ -253,6 +253,36 @@ def test_an_edit_leaves_nothing_behind(runner, smn, sink):
     )
 
 
+class Lingering(dict):
+    """Subscriptions that a service lists still after it has cancelled them."""
+
+    def pop(self, urn, default=None):
+        return self.get(urn, default)
+
+
+def test_one_that_is_listed_after_its_end_is_not_cancelled_without_a_pause(runner, smn, sink):
+    port = free_port()
+    first = Managed(runner, smn, sink, port)
+    first.run.wait_for_output(r"source.*state=Connected", 20)
+    (old,) = smn.subscriptions
+    assert first.run.stop() == 0
+    smn.subscriptions = Lingering(smn.subscriptions)
+    smn.urn = smn.urn + "-new"
+    smn.topics.add(smn.urn)
+    second = Managed(runner, smn, sink, port, name="second")
+    second.run.wait_for_output(
+        rf'source.*state=Connected reason="cancel subscription {old}: it is still listed"', 20
+    )
+    begun = time.monotonic()
+    wait_until("it is tried again", lambda: len(made(smn, "DELETE")) >= 3, 30, explain=second.run.describe)
+    assert time.monotonic() - begun >= 1
+    smn.subscriptions = dict(smn.subscriptions)
+    wait_until(
+        "the old one is cancelled", lambda: old not in smn.subscriptions, 30, explain=second.run.describe
+    )
+    second.run.wait_for_output(r'source.*state=Connected reason=""', 20)
+
+
 def test_an_edit_in_place_goes_on_at_once(runner, smn, sink):
     """A message that is under way is not delivered twice, no sender is refused, and one of the two keeps the subscription."""
     gate = sink.hold(b"slow", 20)

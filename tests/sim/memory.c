@@ -6,9 +6,13 @@
 void *__real_malloc(size_t);
 void *__real_calloc(size_t, size_t);
 void *__real_realloc(void *, size_t);
+void *__real_reallocarray(void *, size_t, size_t);
+char *__real_strdup(const char *);
 void *__wrap_malloc(size_t);
 void *__wrap_calloc(size_t, size_t);
 void *__wrap_realloc(void *, size_t);
+void *__wrap_reallocarray(void *, size_t, size_t);
+char *__wrap_strdup(const char *);
 uint64_t __wrap_table_seed(void);
 
 static bool (*refuse)(void *);
@@ -48,6 +52,11 @@ static bool out(void) { return refuse && refuse(whose); }
 void *__wrap_malloc(size_t n) { return out() ? NULL : __real_malloc(n); }
 void *__wrap_calloc(size_t n, size_t size) { return out() ? NULL : __real_calloc(n, size); }
 void *__wrap_realloc(void *p, size_t n) { return out() ? NULL : __real_realloc(p, n); }
+void *__wrap_reallocarray(void *p, size_t n, size_t size)
+{
+        return out() ? NULL : __real_reallocarray(p, n, size);
+}
+char *__wrap_strdup(const char *s) { return out() ? NULL : __real_strdup(s); }
 
 /* Tables grow as their hashes fall, and a seed replays exactly. */
 uint64_t __wrap_table_seed(void) { return 1; }

@@ -84,6 +84,8 @@ void dis_first_ask(struct dis *d, struct cloud_request *q)
         poller_query(q, "checkpoint_type", STR("LAST_READ"));
         if (*d->after)
                 poller_query(q, "start_partition_id", str_of(d->after));
+        else
+                d->states = 0;
         poller_query_int(q, "limit", STATES_MOST);
 }
 
@@ -141,6 +143,7 @@ static int take_state(void *object, struct error *err UNUSED)
         if (!dis_read_name(all->state.id, name))
                 return 0;
         (void)snprintf(d->after, sizeof(d->after), "%s", name);
+        d->states++;
         HASH_FIND_STR(d->partitions, name, at);
         if (at)
                 at->has_checkpoint = dis_sequence_of(all->state.number) >= 0;
@@ -166,7 +169,7 @@ static enum poller_step state_got(struct dis *d, struct str body, struct error *
         }
         if (!json_value_is(all.more, "true"))
                 return state_known(d);
-        if (strcmp(before, d->after) != 0)
+        if (strcmp(before, d->after) != 0 && d->states <= DIS_PARTITIONS_MOST)
                 return POLLER_AGAIN;
         *d->after = 0;
         return (enum poller_step)error_set(err, ERROR_PROTOCOL, "the list of checkpoints has no end");

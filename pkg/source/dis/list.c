@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-enum { PARTITIONS_MOST = 10000, LIST_MOST = 500 };
+enum { LIST_MOST = 500 };
 
 void dis_ask_for_stream(const struct dis *d, struct cloud_request *q, int partitions)
 {
@@ -69,9 +69,9 @@ static struct partition *partition_get(struct dis *d, const char *name, struct e
         HASH_FIND_STR(d->partitions, name, at);
         if (at)
                 return at;
-        if (HASH_COUNT(d->partitions) >= PARTITIONS_MOST) {
+        if (HASH_COUNT(d->partitions) >= DIS_PARTITIONS_MOST) {
                 (void)error_set(err, ERROR_PROTOCOL, "stream %s has more than %d partitions", d->spec->stream,
-                                (int)PARTITIONS_MOST);
+                                (int)DIS_PARTITIONS_MOST);
                 return NULL;
         }
         if (!(at = calloc(1, sizeof(*at)))) {
@@ -249,7 +249,8 @@ static enum poller_step listed(struct dis *d, struct str body, struct error *err
                 *d->after = 0; /* list from the start again, so that no partition is skipped */
                 return POLLER_FAILED;
         }
-        if (json_value_is(l.more, "true") && strcmp(before, d->after) != 0)
+        if (json_value_is(l.more, "true") && strcmp(before, d->after) != 0 &&
+            d->described <= DIS_PARTITIONS_MOST)
                 return POLLER_AGAIN;
         *d->after = 0;
         if (json_value_is(l.more, "true"))

@@ -205,7 +205,7 @@ static void dis_describe(const struct record *r, struct writer *w)
                 writer_null(w);
         writer_member_text(w, "sequenceNumber", number);
         writer_key(w, STR("data"));
-        if (json_is_value(value))
+        if (json_is_value(value, &w->out->failed))
                 writer_raw(w, value);
         else if (str_is_utf8(r->value))
                 writer_string(w, r->value);

@@ -9,7 +9,7 @@
 #include "source/dis/dis.h"
 #include "source/poller.h"
 
-enum { DIS_NAME_MOST = 64 };
+enum { DIS_NAME_MOST = 64, DIS_PARTITIONS_MOST = 10000 };
 
 enum load_step { LOAD_CHECKPOINT, LOAD_APP, LOAD_STREAM };
 
@@ -67,6 +67,7 @@ struct dis {
         bool proven;     /* the last two descriptions agree */
         unsigned disagreed;           /* descriptions in a row that differ from the one before */
         unsigned described;           /* partitions in the list so far */
+        unsigned states;              /* checkpoints in theirs */
         const struct partition *held; /* the held-up partition that the status names; NULL: none */
         bool unsettled;               /* a partition has no range, since the stream is being rescaled */
 };

@@ -183,7 +183,7 @@ static void dms_describe(const struct record *r, struct writer *w)
 
         writer_object(w);
         writer_key(w, STR("body"));
-        if (m->is_json || json_is_value(r->value))
+        if (m->is_json || json_is_value(r->value, &w->out->failed))
                 writer_raw(w, r->value);
         else
                 writer_string(w, r->value);

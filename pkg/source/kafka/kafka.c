@@ -706,6 +706,10 @@ static void say_refused(struct kafka *s, const char *why)
  * the new one in. */
 static void begin_trial(struct kafka *s)
 {
+        const struct kafka_trial_config config = { .access = &s->access,
+                                                   .log = s->services->log,
+                                                   .loop = s->services->loop,
+                                                   .wake = s->services->wake };
         BUF_AT_END struct buf lacks = BUF_INIT(1024);
         struct error err;
 
@@ -713,7 +717,7 @@ static void begin_trial(struct kafka *s)
         s->trial = kafka_trial_free(s->trial);
         if (kafka_access_lacks(&s->access, &lacks))
                 return; /* it may be half-way through its replacement: told again when it is there */
-        if (kafka_trial_new(&s->trial, &s->access, s->services->log, s->now, &err) == 0)
+        if (kafka_trial_new(&s->trial, &config, s->now, &err) == 0)
                 return;
         s->try_at = s->now + TRIED_AGAIN;
         say_refused(s, err.text);

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "tests/sim/memory.h"
 #include "tests/support/trigger.h"
 
 /* ---- shapes ------------------------------------------------------------- */
@@ -75,6 +76,9 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
         assert_string_equal(group.p, "sluice.shop.t");
 }
 
+static uint64_t starve; /* which allocation fails while the event is made; 0: none */
+static bool whole;      /* the last one is the event, as far as is told */
+
 /* The event of a record with such headers, in binary mode: headers, an empty line, the data. */
 static void event_of(const char *const *headers, struct str value, struct buf *out)
 {
@@ -95,10 +99,14 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
                                     .key = STR("k"),
                                     .has_key = true,
                                     .origin = &m };
+        memset(&e, 0xa5, sizeof(e));
+        memory_fails(starve, false);
         kafka_source.shape->event(&trigger, &m.record, &space, &e);
+        memory_fails(0, false);
         cloudevent_headers(&e, NULL, 0, out);
         buf_text(out, "\r\n");
         buf_str(out, e.data);
+        whole = !space.failed && !out->failed;
         rd_kafka_headers_destroy(m.headers);
 }
 
@@ -190,6 +198,7 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
                 ROW({ "ce_specversion", "1.0", "ce_id", "7", "ce_type", "t" }, "{}",
                     WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ BINARY, "ce_bad", "\x01" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
+                ROW({ BINARY, "ce_data", "x" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ BINARY, "ce_time", "yesterday" }, "{}",
                     WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ BINARY, "ce_time", "2020-01-02T03:04:05.123456789+01:00" }, "{}",
@@ -208,12 +217,85 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
         }
 }
 
+/* It is what it is with memory, or it is told that it is not whole: a CloudEvent never becomes another one.
+ */
+static void without_memory_no_event_becomes_another(void **state UNUSED)
+{
+        static const char structured[] = "{\"specversion\":\"1.0\",\"id\":\"\\u0037\",\"source\":\"/other\","
+                                         "\"type\":\"made.there\",\"data\":%s%s}";
+        static const char *const as_json[] = { "content-type", "application/cloudevents+json", NULL },
+                                 *const binary[] = { BINARY, "ce_ext", "e", NULL },
+                                 *const plain[] = { "other", "x", NULL };
+        BUF_AT_END struct buf deep = BUF_INIT(8192);
+        char brackets[2][1001];
+        const struct {
+                const char *const *headers;
+                struct str value;
+        } cases[] = {
+                { as_json, { NULL, 0 } }, { binary, STR("{}") }, { plain, STR("{}") }, { plain, { NULL, 0 } }
+        };
+
+        memset(brackets, 0, sizeof(brackets));
+        memset(brackets[0], '[', 1000);
+        memset(brackets[1], ']', 1000);
+        buf_printf(&deep, structured, brackets[0], brackets[1]);
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                BUF_AT_END struct buf wanted = BUF_INIT(8192);
+                struct str value = cases[i].value.p ? cases[i].value : buf_view(&deep);
+
+                starve = 0;
+                event_of(cases[i].headers, value, &wanted);
+                assert_true(whole);
+                for (starve = 1; starve == 1 || memory_failed(); starve++) {
+                        BUF_AT_END struct buf out = BUF_INIT(8192);
+
+                        event_of(cases[i].headers, value, &out);
+                        if (whole)
+                                assert_string_equal(out.p, wanted.p);
+                }
+                assert_true(starve > 2);
+                starve = 0;
+        }
+}
+
+/* A filter sees the value, or is told that it sees nothing whole: it never sees the text in its place. */
+static void without_memory_no_value_becomes_a_text(void **state UNUSED)
+{
+        struct services services = { .clock = &system_clock };
+        struct kafka source = { .services = &services };
+        struct partition partition = { .source = &source, .topic = topic_name };
+        BUF_AT_END struct buf text = BUF_INIT(8192), wanted = BUF_INIT(8192);
+        struct message m = { .partition = &partition };
+
+        for (int i = 0; i < 1000; i++)
+                buf_char(&text, '[');
+        for (int i = 0; i < 1000; i++)
+                buf_char(&text, ']');
+        m.record = (struct record){ .value = buf_view(&text), .origin = &m };
+        for (uint64_t at = 0; at < 2 || memory_failed(); at++) {
+                BUF_AT_END struct buf found = BUF_INIT(8192);
+                struct writer w;
+
+                memory_fails(at, false);
+                writer_init(&w, &found);
+                kafka_source.shape->describe(&m.record, &w);
+                memory_fails(0, false);
+                if (at == 0) {
+                        assert_non_null(strstr(found.p, "\"value\":[[["));
+                        buf_str(&wanted, buf_view(&found));
+                } else if (!found.failed)
+                        assert_string_equal(found.p, wanted.p);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(the_events_are_the_golden_ones),
                 cmocka_unit_test(a_time_that_none_can_write_is_left_out),
                 cmocka_unit_test(records_that_are_cloud_events_pass_as_such),
+                cmocka_unit_test(without_memory_no_event_becomes_another),
+                cmocka_unit_test(without_memory_no_value_becomes_a_text),
         };
         return cmocka_run_group_tests_name("kafka shape", tests, NULL, NULL);
 }

@@ -109,7 +109,7 @@ static void kafka_describe(const struct record *r, struct writer *w)
         writer_key(w, STR("headers"));
         describe_headers(headers_of(r), w);
         writer_key(w, STR("value"));
-        if (!r->null_value && json_is_value(json_without_mark(r->value)))
+        if (!r->null_value && json_is_value(json_without_mark(r->value), &w->out->failed))
                 writer_raw(w, json_without_mark(r->value));
         else
                 json_payload(w, r);
@@ -178,10 +178,14 @@ static bool read_binary(const struct record *r, struct str type, struct buf *spa
 
 static bool own_event(const struct record *r, struct str type, struct buf *space, struct cloud_event *e)
 {
-        struct error err;
+        struct error err = { 0 };
 
         if (is_structured(type) ? !r->null_value && cloudevent_read(r->value, space, e, &err) == 0
                                 : kafka_header(r, "ce_specversion").n && read_binary(r, type, space, e))
+                return true;
+        /* Where memory is out it may be one: it is no other, and is read again. */
+        space->failed = space->failed || err.kind == ERROR_MEMORY;
+        if (space->failed && !space->full)
                 return true;
         buf_reset(space);
         return false;
@@ -194,6 +198,7 @@ static void kafka_event(const struct trigger *t, const struct record *r, struct 
         struct str type = kafka_header(r, "content-type");
         size_t subject;
 
+        *e = (struct cloud_event){ .id = r->id };
         if (own_event(r, type, space, e) || !buf_reserve(space, 1024))
                 return;
         cloudevent_source(t, m->partition->topic, space);

@@ -176,8 +176,11 @@ void state_fatal(struct kafka *s, const char *text)
 static void on_error(struct kafka *s, rd_kafka_event_t *event)
 {
         rd_kafka_resp_err_t code = rd_kafka_event_error(event);
-        const char *text = rd_kafka_event_error_string(event);
+        BUF_AT_END struct buf words = BUF_INIT(4096);
+        const char *text;
 
+        kafka_access_quote(&s->access, rd_kafka_event_error_string(event), &words);
+        text = words.failed || !words.p ? rd_kafka_err2str(code) : words.p;
         if (code == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_event_error_is_fatal(event)) {
                 state_fatal(s, text);
                 return;

@@ -179,12 +179,31 @@ static struct message *message_of(const struct obs_spec *spec, struct obs_record
 
 /* ---- notifications ------------------------------------------------------ */
 
-/* status 0: it is in the inbox, or refused */
+/* status 0: it is in the inbox, where it keeps so many bytes, or refused */
 struct verdict {
         int status;
         const char *text;
         enum refusal refusal;
+        size_t kept;
 };
+
+/* Bytes of memory, of a message that was made for n records: a short record has several pieces, which may be
+ * ten times as large as its text. */
+static size_t kept_by(const struct message *m, size_t n)
+{
+        enum { PIECES = 4, PIECE = 16 };
+        size_t all = sizeof(*m) + n * sizeof(m->changes[0]), ids = 0, keys = 0;
+
+        for (size_t i = 0; i < m->n; i++) {
+                const struct obs_record *r = &m->changes[i].of;
+
+                /* jansson doubles the room of a text as it writes it */
+                all += 2 * r->json_n + strlen(r->event) + strlen(r->bucket) + strlen(r->key) + PIECES * PIECE;
+                ids += strlen(r->id);
+                keys += strlen(r->key);
+        }
+        return all + inbox_takes(m->n, ids, keys);
+}
 
 static void enqueue(struct obs *s, uint64_t call, struct message *m)
 {
@@ -200,6 +219,7 @@ static void enqueue(struct obs *s, uint64_t call, struct message *m)
 static struct verdict take(struct obs *s, uint64_t call, struct str body)
 {
         struct obs_records all = { 0 };
+        struct verdict kept = { .refusal = REFUSAL_MAX };
         struct message *m;
         bool ours = false;
 
@@ -217,6 +237,7 @@ static struct verdict take(struct obs *s, uint64_t call, struct str body)
                 return (struct verdict){ .refusal = REFUSED_BUCKET };
         }
         m = message_of(s->spec, &all);
+        kept.kept = m ? kept_by(m, all.n) : 0;
         obs_records_done(&all);
         if (!m)
                 return (struct verdict){ .status = 503, .text = "out of memory" };
@@ -226,7 +247,7 @@ static struct verdict take(struct obs *s, uint64_t call, struct str body)
                 return (struct verdict){ .status = 200, .text = "not wanted" };
         }
         enqueue(s, call, m);
-        return (struct verdict){ .refusal = REFUSAL_MAX };
+        return kept;
 }
 
 static void admit(struct notified *s, uint64_t call, struct notification *n)
@@ -274,8 +295,10 @@ static enum push_verdict receive(struct notified *s, uint64_t call, const struct
                 return PUSH_REPLY;
         }
         v = take(obs_of(s), call, q->body);
-        if (!v.status && v.refusal == REFUSAL_MAX)
+        if (!v.status && v.refusal == REFUSAL_MAX) {
+                reply->kept = v.kept;
                 return PUSH_LATER;
+        }
         inbox_put_on(s->inbox);
         if (!v.status)
                 return inbox_refuse(s->inbox, v.refusal, reply);

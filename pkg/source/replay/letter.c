@@ -170,18 +170,12 @@ static void letter_encode(const struct trigger *t UNUSED, struct record *const *
 }
 
 /* What the dead letter told of it is no part of the event. */
-static bool is_told(struct str name)
-{
-        return str_starts(name, STR("knativeerror")) || str_is(name, "sluicetruncated") ||
-               str_is(name, "sluicedatasize");
-}
-
 static void drop_told(struct cloud_event *e, struct cloud_attribute *own)
 {
         size_t kept = 0;
 
         for (size_t i = 0; i < e->own_n; i++)
-                if (!is_told(own[i].name))
+                if (!cloudevent_is_letters(own[i].name))
                         own[kept++] = own[i];
         if (kept < e->own_n)
                 e->whole = (struct str){ 0 };

@@ -85,7 +85,7 @@ static void write_record(const struct smn_message *m, bool parsed, struct writer
         writer_member_string(w, "topic_urn", n->topic_urn);
         writer_member_text(w, "type", "notification");
         writer_key(w, STR("message"));
-        if (parsed && json_is_value(json_without_mark(n->message)))
+        if (parsed && json_is_value(json_without_mark(n->message), &w->out->failed))
                 writer_raw(w, json_without_mark(n->message));
         else
                 writer_string(w, n->message);

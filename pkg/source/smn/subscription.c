@@ -11,7 +11,8 @@
 #include "source/cloud.h"
 #include "source/smn/notified.h"
 
-enum { PAGE = 100, FORMER_MOST = 16, UNCONFIRMED = 0, CONFIRMED = 1 };
+/* LISTED_MOST: ten times what a topic may have. */
+enum { PAGE = 100, LISTED_MOST = 100000, FORMER_MOST = 16, UNCONFIRMED = 0, CONFIRMED = 1 };
 static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = 5 * USEC_MINUTE, ASK_AGAIN_FIRST = 5 * USEC_SEC,
                   ASK_AGAIN_MOST = USEC_HOUR, LOOK_AGAIN = 30 * USEC_MINUTE;
 
@@ -37,6 +38,7 @@ struct subscription {
         json_t *record;         /* as it is kept */
         const char *topic, *at; /* what is listed: views into record or spec */
         bool remove;            /* it is cancelled, not made */
+        bool cancelled;         /* one was, and the list is to show it no more */
         size_t offset;
         char *urn;                      /* to be cancelled */
         struct source_account *account; /* of the topic that was called for last */
@@ -127,6 +129,7 @@ static void list(struct subscription *s, const char *topic, const char *at, bool
         s->topic = topic;
         s->at = at;
         s->remove = remove;
+        s->cancelled = false;
         s->offset = 0;
         s->phase = PHASE_LIST;
 }
@@ -184,6 +187,7 @@ static void removed(struct subscription *s)
 {
         (void)json_array_remove(json_object_get(s->record, "former"), 0);
         s->topic = s->at = NULL;
+        s->failures = 0;
         s->phase = PHASE_SAVE;
 }
 
@@ -298,6 +302,36 @@ static json_t *ours_on(const struct subscription *s, json_t *page)
         return NULL;
 }
 
+static void list_on(struct subscription *s, usec now)
+{
+        struct error err;
+
+        if (s->offset < LISTED_MOST) {
+                s->offset += PAGE;
+                s->phase = PHASE_LIST;
+                return;
+        }
+        (void)error_set(&err, ERROR_PROTOCOL, "list subscriptions of %s: the list has no end", s->topic);
+        failed(s, &err, PHASE_LIST, now);
+}
+
+/* A service that forgets it only later, or never, is not asked without a pause. */
+static void remove_found(struct subscription *s, const json_t *found, usec now)
+{
+        const char *urn = json_cstring(found, "subscription_urn");
+        struct error err;
+
+        if (s->cancelled) {
+                s->cancelled = false;
+                (void)error_set(&err, ERROR_PROTOCOL, "cancel subscription %.300s: it is still listed", urn);
+                failed(s, &err, PHASE_LIST, now);
+                return;
+        }
+        free(s->urn);
+        s->urn = str_dup(str_of(urn));
+        s->phase = s->urn ? PHASE_CANCEL : PHASE_LIST;
+}
+
 static void listed(struct subscription *s, usec now)
 {
         json_t *page = json_tree(buf_view(&s->request.answer), 0, JSON_VALUES_MOST, NULL),
@@ -308,18 +342,16 @@ static void listed(struct subscription *s, usec now)
                 (void)error_set(&err, ERROR_PROTOCOL,
                                 "list subscriptions of %s: the answer holds no subscriptions", s->topic);
                 failed(s, &err, PHASE_LIST, now);
-        } else if (!found && json_array_size(json_object_get(page, "subscriptions")) >= PAGE) {
-                s->offset += PAGE;
-                s->phase = PHASE_LIST;
-        } else if (s->remove && !found)
+        } else if (!found && json_array_size(json_object_get(page, "subscriptions")) >= PAGE)
+                list_on(s, now);
+        else if (s->remove && !found)
                 removed(s);
-        else if (s->remove) {
-                free(s->urn);
-                s->urn = str_dup(str_of(json_cstring(found, "subscription_urn")));
-                s->phase = s->urn ? PHASE_CANCEL : PHASE_LIST;
-        } else if (found && json_integer_value(json_object_get(found, "status")) == CONFIRMED) {
+        else if (s->remove)
+                remove_found(s, found, now);
+        else if (found && json_integer_value(json_object_get(found, "status")) == CONFIRMED) {
                 inbox_connected(s->config.inbox);
                 s->connected = true;
+                s->failures = 0;
                 settle(s, now);
         } else {
                 /* Not there, never confirmed, or cancelled: subscribing again makes SMN ask for a
@@ -336,6 +368,7 @@ static void subscribed(struct subscription *s, usec now)
 {
         char text[256];
 
+        s->failures = 0;
         if (s->connected) { /* the confirmation was faster than the answer */
                 settle(s, now);
                 return;
@@ -360,7 +393,6 @@ static void called(struct subscription *s, usec now)
                         failed(s, &r->error, PHASE_LIST, now);
                 return;
         }
-        s->failures = 0;
         if (s->call == PHASE_LIST)
                 listed(s, now);
         else if (s->call == PHASE_SUBSCRIBE)
@@ -368,6 +400,7 @@ static void called(struct subscription *s, usec now)
         else {
                 log_info_for(s->config.services->log, "a subscription is cancelled",
                              LOG_S("subscription", s->urn));
+                s->cancelled = true;
                 s->offset = 0;
                 s->phase = PHASE_LIST; /* until none is left */
         }
