@@ -17,9 +17,8 @@ static inline unsigned special(__m128i v)
         /* Signed compare: controls and bytes from 0x80 on are both below 0x20. */
         const __m128i space = _mm_set1_epi8(0x20), quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\');
 
-        return (unsigned)_mm_movemask_epi8(
-                _mm_or_si128(_mm_cmplt_epi8(v, space),
-                             _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash))));
+        return (unsigned)_mm_movemask_epi8(_mm_or_si128(
+                _mm_cmplt_epi8(v, space), _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash))));
 }
 
 static inline __m128i load16(const char *p) { return _mm_loadu_si128((const __m128i *)(const void *)p); }

@@ -241,7 +241,7 @@ static struct queue_source {
         struct record record;
         bool lent, closed;
         struct task *wake;
-        usec slow; /* so long a filter's view of a record takes */
+        usec slow;                 /* so long a filter's view of a record takes */
         unsigned described, at[4]; /* in which of the driver's turns */
 } queue;
 

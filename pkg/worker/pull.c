@@ -28,8 +28,8 @@ struct pull {
         /* What the source has said; from `at` on it is not dealt with yet. */
         struct pull_event events[EVENTS_AT_ONCE];
         size_t n, at;
-        usec judged_again; /* the filter had no memory for the next record; 0: it had */
-        struct buf document;    /* what the filter sees */
+        usec judged_again;   /* the filter had no memory for the next record; 0: it had */
+        struct buf document; /* what the filter sees */
         /* A failed record was let go and will come again. The engine has forgotten it and reports that all is
          * well; that is not believed until this time, or until a record is done. */
         usec failed_until; /* 0: no record was let go */
