@@ -248,9 +248,9 @@ static bool no_character(const unsigned char *c)
         return c[0] >= 0xf0 && (c[1] & 0x0f) == 0x0f && c[2] == 0xbf && c[3] >= 0xbe;
 }
 
-bool cloudevent_string(struct str s)
+static bool has_characters_alone(struct str s)
 {
-        if (s.n == 0 || !str_is_utf8(s))
+        if (!str_is_utf8(s))
                 return false;
         for (size_t i = 0; i < s.n; i++) {
                 const unsigned char *c = (const unsigned char *)s.p + i;
@@ -261,11 +261,25 @@ bool cloudevent_string(struct str s)
         return true;
 }
 
+bool cloudevent_string(struct str s) { return s.n > 0 && has_characters_alone(s); }
+
+/* The specification demands it of each attribute of its own, and of no extension. */
+static bool is_never_empty(struct str name)
+{
+        static const char *const own[] = { "specversion",     "id",         "source",  "type",
+                                           "datacontenttype", "dataschema", "subject", "time" };
+
+        for (size_t i = 0; i < COUNT_OF(own); i++)
+                if (str_is(name, own[i]))
+                        return true;
+        return false;
+}
+
 bool cloudevent_attribute(struct str name, struct str value, bool raw)
 {
         usec ignored;
 
-        if (!raw && !cloudevent_string(value))
+        if (!raw && (!has_characters_alone(value) || (!value.n && is_never_empty(name))))
                 return false;
         if (str_is(name, "time"))
                 return !raw && time_parse(value, &ignored);
@@ -322,8 +336,9 @@ static int read_attribute(struct reading *r, struct str name, struct str value, 
         }
         if ((known && raw) || !cloudevent_attribute(name, value, raw))
                 return error_set(err, ERROR_INVALID, STR_FMT ": must be %s", STR_ARG(name),
-                                 str_is(name, "time") ? "a time as RFC 3339 writes it"
-                                                      : "a text without control characters, and not empty");
+                                 str_is(name, "time")   ? "a time as RFC 3339 writes it"
+                                 : is_never_empty(name) ? "a text without control characters, and not empty"
+                                                        : "a text without control characters");
         if (known) {
                 *known = value;
                 return 0;

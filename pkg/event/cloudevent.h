@@ -51,11 +51,11 @@ void cloudevent_source(const struct trigger *, const char *part, struct buf *);
  * type is guessed. In JSON what is declared as JSON and is JSON stands as a value, text as a string, and all
  * else as Base64, so that the receiver gets back the same bytes. */
 void cloudevent_data(struct cloud_event *, struct str data, struct str declared);
-/* Is it a String of CloudEvents' type system that an attribute may have: UTF-8 without control characters and
- * noncharacters, not empty? */
+/* Is it a String of CloudEvents' type system that any attribute may have: UTF-8 without control characters
+ * and noncharacters, not empty? */
 bool cloudevent_string(struct str);
 /* May an attribute have the value: a String, of time one as RFC 3339 writes it; raw: a number or a boolean of
- * JSON, which only extensions may have? */
+ * JSON, which only extensions may have? They alone may be empty, too. */
 bool cloudevent_attribute(struct str name, struct str value, bool raw);
 /* May it be the name of an attribute: lower-case letters and digits? */
 bool cloudevent_name(struct str);
