@@ -111,7 +111,7 @@ void cloudevent_headers(const struct cloud_event *e, const struct cloud_extensio
                         struct buf *b)
 {
         each_attribute(e, more, n, write_header, b);
-        if (e->data.p) {
+        if (e->data.p || e->content_type.n) {
                 buf_text(b, "Content-Type: ");
                 if (is_event_type(e->content_type))
                         buf_text(b, e->json ? "application/json" : "application/octet-stream");
@@ -143,8 +143,9 @@ void cloudevent_write(const struct cloud_event *e, const struct cloud_extension 
         }
         writer_object(w);
         each_attribute(e, more, n, write_member, w);
-        if (e->data.p) {
+        if (e->data.p || e->content_type.n)
                 writer_member_string(w, "datacontenttype", e->content_type);
+        if (e->data.p) {
                 if (e->json) {
                         writer_key(w, STR("data"));
                         writer_raw(w, e->data);
@@ -209,13 +210,24 @@ static bool other_charset(struct str type, struct str data)
         return !ascii || (name.n > 4 && str_equal_nocase((struct str){ name.p, 4 }, STR("utf-")));
 }
 
+static bool is_content_type(struct str declared)
+{
+        return declared.n < 256 && str_is_header_value(declared) && str_is_utf8(declared) &&
+               !is_event_type(declared);
+}
+
+void cloudevent_no_data(struct cloud_event *e, struct str declared)
+{
+        if (is_content_type(declared))
+                e->content_type = declared;
+}
+
 void cloudevent_data(struct cloud_event *e, struct str data, struct str declared)
 {
         bool json = json_is_value(data);
 
         e->data = data.p ? data : STR("");
-        if (declared.n >= 256 || !str_is_header_value(declared) || !str_is_utf8(declared) ||
-            is_event_type(declared)) {
+        if (!is_content_type(declared)) {
                 e->json = json;
                 e->content_type = json                ? STR("application/json")
                                   : str_is_utf8(data) ? STR("text/plain; charset=utf-8")
@@ -438,8 +450,11 @@ static int read_data(struct reading *r, struct error *err)
         struct scan s;
         bool escaped;
 
-        if (!r->has_data)
+        if (!r->has_data) {
+                if (!str_is_header_value(e->content_type))
+                        e->content_type = (struct str){ 0 };
                 return 0;
+        }
         if (e->content_type.n && !str_is_header_value(e->content_type))
                 return error_set(err, ERROR_INVALID, "datacontenttype: no media type");
         if (e->content_type.n == 0)

@@ -129,6 +129,10 @@ static void an_event_is_read_byte_for_byte(void **state UNUSED)
                     STR("x\x00y")),
                 ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"}",
                     "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\n", { NULL, 0 }),
+                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
+                    "\"datacontenttype\":\"a/b\"}",
+                    "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: a/b\r\n",
+                    { NULL, 0 }),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -168,6 +172,17 @@ static void an_event_that_was_read_takes_further_attributes(void **state UNUSED)
                 out.p,
                 "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"n\":7,"
                 "\"knativeerrorcode\":\"500\",\"datacontenttype\":\"application/json\",\"data\":1.10}");
+        buf_reset(&space);
+        buf_reset(&out);
+        assert_int_equal(
+                cloudevent_read(STR("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
+                                    "\"datacontenttype\":\"a/b\"}"),
+                                &space, &e, &err),
+                0);
+        writer_init(&w, &out);
+        cloudevent_write(&e, more, 1, &w);
+        assert_string_equal(out.p, "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
+                                   "\"knativeerrorcode\":\"500\",\"datacontenttype\":\"a/b\"}");
 }
 
 #define REQUIRED "\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\""

@@ -93,6 +93,7 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
         m.record = (struct record){ .id = STR("orders/3/42"),
                                     .position = 42,
                                     .value = value,
+                                    .null_value = !value.p,
                                     .key = STR("k"),
                                     .has_key = true,
                                     .origin = &m };
@@ -182,6 +183,10 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
                 /* An extension may be empty, or a header null: that attribute is not set. */
                 ROW({ BINARY, "ce_empty", "", "ce_null", NULL, "other", NULL, "ce_ext", "e" }, "{}",
                     OWN "ce-empty: \r\nce-ext: e\r\nContent-Type: application/json\r\n\r\n{}"),
+                /* No data, of a type all the same. */
+                ROW({ BINARY, "content-type", "text/plain" }, NULL, OWN "Content-Type: text/plain\r\n\r\n"),
+                ROW({ BINARY, "content-type", "application/cloudevents-batch+json" }, NULL, OWN "\r\n"),
+                ROW({ BINARY }, NULL, OWN "\r\n"),
                 ROW({ BINARY, "ce_subject", "" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ "ce_specversion", "1.0", "ce_id", NULL, "ce_source", "/other", "ce_type", "t" }, "{}",
                     WRAPPED "Content-Type: application/json\r\n\r\n{}"),
@@ -210,7 +215,7 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 BUF_AT_END struct buf out = BUF_INIT(4096);
 
-                event_of(cases[i].headers, str_of(cases[i].value), &out);
+                event_of(cases[i].headers, cases[i].value ? str_of(cases[i].value) : (struct str){ 0 }, &out);
                 assert_string_equal(out.p, cases[i].event);
         }
 }

@@ -171,7 +171,9 @@ static bool read_binary(const struct record *r, struct str type, struct buf *spa
                 }
                 memmove(list + i, list + i + 1, (--e->own_n - i) * sizeof(*list));
         }
-        if (!r->null_value)
+        if (r->null_value)
+                cloudevent_no_data(e, type);
+        else
                 cloudevent_data(e, r->value, type);
         return versioned && e->id.n && e->source.n && e->type.n;
 }
