@@ -119,7 +119,7 @@ void cloudevent_headers(const struct cloud_event *e, const struct cloud_extensio
 {
         b->failed = b->failed || e->no_memory;
         each_attribute(e, more, n, write_header, b);
-        if (e->data.p) {
+        if (e->data.p || e->content_type.n) {
                 buf_text(b, "Content-Type: ");
                 if (is_event_type(e->content_type))
                         buf_text(b, e->json ? "application/json" : "application/octet-stream");
@@ -152,8 +152,9 @@ void cloudevent_write(const struct cloud_event *e, const struct cloud_extension 
         }
         writer_object(w);
         each_attribute(e, more, n, write_member, w);
-        if (e->data.p) {
+        if (e->data.p || e->content_type.n)
                 writer_member_string(w, "datacontenttype", e->content_type);
+        if (e->data.p) {
                 if (e->json) {
                         writer_key(w, STR("data"));
                         writer_raw(w, e->data);
@@ -218,13 +219,24 @@ static bool other_charset(struct str type, struct str data)
         return !ascii || (name.n > 4 && str_equal_nocase((struct str){ name.p, 4 }, STR("utf-")));
 }
 
+static bool is_content_type(struct str declared)
+{
+        return declared.n < 256 && str_is_header_value(declared) && str_is_utf8(declared) &&
+               !is_event_type(declared);
+}
+
+void cloudevent_no_data(struct cloud_event *e, struct str declared)
+{
+        if (is_content_type(declared))
+                e->content_type = declared;
+}
+
 void cloudevent_data(struct cloud_event *e, struct str data, struct str declared)
 {
         bool json = json_is_value(data, &e->no_memory);
 
         e->data = data.p ? data : STR("");
-        if (declared.n >= 256 || !str_is_header_value(declared) || !str_is_utf8(declared) ||
-            is_event_type(declared)) {
+        if (!is_content_type(declared)) {
                 e->json = json;
                 e->content_type = json                ? STR("application/json")
                                   : str_is_utf8(data) ? STR("text/plain; charset=utf-8")
@@ -257,9 +269,9 @@ static bool no_character(const unsigned char *c)
         return c[0] >= 0xf0 && (c[1] & 0x0f) == 0x0f && c[2] == 0xbf && c[3] >= 0xbe;
 }
 
-bool cloudevent_string(struct str s)
+static bool has_characters_alone(struct str s)
 {
-        if (s.n == 0 || !str_is_utf8(s))
+        if (!str_is_utf8(s))
                 return false;
         for (size_t i = 0; i < s.n; i++) {
                 const unsigned char *c = (const unsigned char *)s.p + i;
@@ -270,12 +282,28 @@ bool cloudevent_string(struct str s)
         return true;
 }
 
+bool cloudevent_string(struct str s) { return s.n > 0 && has_characters_alone(s); }
+
+/* The specification demands it of each attribute of its own, and of no extension. */
+static bool is_never_empty(struct str name)
+{
+        static const char *const own[] = { "specversion",     "id",         "source",  "type",
+                                           "datacontenttype", "dataschema", "subject", "time" };
+
+        for (size_t i = 0; i < COUNT_OF(own); i++)
+                if (str_is(name, own[i]))
+                        return true;
+        return false;
+}
+
 bool cloudevent_attribute(struct str name, struct str value, bool raw)
 {
         usec ignored;
 
         /* Reserved: in JSON the data stands there. */
-        if (str_is(name, "data") || (!raw && !cloudevent_string(value)))
+        if (str_is(name, "data"))
+                return false;
+        if (!raw && (!has_characters_alone(value) || (!value.n && is_never_empty(name))))
                 return false;
         if (str_is(name, "time"))
                 return !raw && time_parse(value, &ignored);
@@ -339,8 +367,9 @@ static int read_attribute(struct reading *r, struct str name, struct str value, 
         }
         if ((known && raw) || !cloudevent_attribute(name, value, raw))
                 return error_set(err, ERROR_INVALID, STR_FMT ": must be %s", STR_ARG(name),
-                                 str_is(name, "time") ? "a time as RFC 3339 writes it"
-                                                      : "a text without control characters, and not empty");
+                                 str_is(name, "time")   ? "a time as RFC 3339 writes it"
+                                 : is_never_empty(name) ? "a text without control characters, and not empty"
+                                                        : "a text without control characters");
         if (known) {
                 *known = value;
                 return 0;
@@ -439,8 +468,11 @@ static int read_data(struct reading *r, struct error *err)
         struct scan s;
         bool escaped;
 
-        if (!r->has_data)
+        if (!r->has_data) {
+                if (!str_is_header_value(e->content_type))
+                        e->content_type = (struct str){ 0 };
                 return 0;
+        }
         if (e->content_type.n && !str_is_header_value(e->content_type))
                 return error_set(err, ERROR_INVALID, "datacontenttype: no media type");
         if (e->content_type.n == 0)

@@ -17,7 +17,7 @@ struct cloud_event {
         struct str id, source, type;
         struct str subject;      /* n 0: none */
         struct str key;          /* the partitionkey extension; p NULL: none */
-        struct str content_type; /* of data */
+        struct str content_type; /* of data; n 0: not known */
         struct str data;         /* p NULL: no data */
         bool json;               /* data is a JSON text, and declared as one */
         /* data is neither JSON nor text: in JSON it is Base64 whatever it looks like */
@@ -52,11 +52,13 @@ void cloudevent_source(const struct trigger *, const char *part, struct buf *);
  * type is guessed. In JSON what is declared as JSON and is JSON stands as a value, text as a string, and all
  * else as Base64, so that the receiver gets back the same bytes. */
 void cloudevent_data(struct cloud_event *, struct str data, struct str declared);
-/* Is it a String of CloudEvents' type system that an attribute may have: UTF-8 without control characters and
- * noncharacters, not empty? */
+/* There is no data; its media type may be declared all the same. */
+void cloudevent_no_data(struct cloud_event *, struct str declared);
+/* Is it a String of CloudEvents' type system that any attribute may have: UTF-8 without control characters
+ * and noncharacters, not empty? */
 bool cloudevent_string(struct str);
 /* May an attribute have the value: a String, of time one as RFC 3339 writes it; raw: a number or a boolean of
- * JSON, which only extensions may have? */
+ * JSON, which only extensions may have? They alone may be empty, too. */
 bool cloudevent_attribute(struct str name, struct str value, bool raw);
 /* Is it an attribute that a dead letter has besides the event's own? One of the event of that name does not
  * stand in its letter: it would be taken for what the letter tells, as that the event was cut. */

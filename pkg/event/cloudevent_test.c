@@ -110,10 +110,11 @@ static void an_event_is_read_byte_for_byte(void **state UNUSED)
         } cases[] = {
                 ROW(" {\"specversion\":\"1.0\",\"id\":\"a\\u0041\",\"source\":\"/"
                     "s\",\"type\":\"t\",\"time\":\"2020-01-02T03:04:05.123456789Z\",\"dataschema\":\"x:y\","
-                    "\"n\":7,\"b\":true,\"gone\":null,"
+                    "\"n\":7,\"b\":true,\"gone\":null,\"empty\":\"\","
                     "\"data\":{\"v\":1.10,\"v\":1e999}}\n",
                     "ce-specversion: 1.0\r\nce-id: aA\r\nce-source: /s\r\nce-type: t\r\nce-time: "
-                    "2020-01-02T03:04:05.123456789Z\r\nce-dataschema: x:y\r\nce-n: 7\r\nce-b: true\r\n"
+                    "2020-01-02T03:04:05.123456789Z\r\nce-dataschema: x:y\r\nce-n: 7\r\nce-b: "
+                    "true\r\nce-empty: \r\n"
                     "Content-Type: application/json\r\n",
                     STR("{\"v\":1.10,\"v\":1e999}")),
                 ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
@@ -128,6 +129,10 @@ static void an_event_is_read_byte_for_byte(void **state UNUSED)
                     STR("x\x00y")),
                 ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"}",
                     "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\n", { NULL, 0 }),
+                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
+                    "\"datacontenttype\":\"a/b\"}",
+                    "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: a/b\r\n",
+                    { NULL, 0 }),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -168,6 +173,17 @@ static void an_event_that_was_read_takes_further_attributes(void **state UNUSED)
                 out.p,
                 "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"n\":7,"
                 "\"knativeerrorcode\":\"500\",\"datacontenttype\":\"application/json\",\"data\":1.10}");
+        buf_reset(&space);
+        buf_reset(&out);
+        assert_int_equal(
+                cloudevent_read(STR("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
+                                    "\"datacontenttype\":\"a/b\"}"),
+                                &space, &e, &err),
+                0);
+        writer_init(&w, &out);
+        cloudevent_write(&e, more, 1, &w);
+        assert_string_equal(out.p, "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
+                                   "\"knativeerrorcode\":\"500\",\"datacontenttype\":\"a/b\"}");
 }
 
 #define REQUIRED "\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\""
@@ -200,6 +216,10 @@ static void what_is_no_event_is_refused(void **state UNUSED)
                 "{" REQUIRED ",\"time\":\"2020-01-02T03:04:05\"}",
                 "{" REQUIRED ",\"time\":1577934245}",
                 "{" REQUIRED ",\"subject\":7}",
+                "{" REQUIRED ",\"subject\":\"\"}",
+                "{" REQUIRED ",\"time\":\"\"}",
+                "{" REQUIRED ",\"dataschema\":\"\"}",
+                "{" REQUIRED ",\"datacontenttype\":\"\"}",
                 "{" REQUIRED ",\"dataschema\":true}",
         };
 

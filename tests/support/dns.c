@@ -60,8 +60,8 @@ static void put_crowd(struct buf *b, const struct test_dns *d)
         }
 }
 
-/* A question has one name, without compression. */
-static void answer_to(struct test_dns *d, const unsigned char *q, bool truncated, struct buf *b)
+/* A question has one name, without compression. true: it is for A. */
+static bool answer_to(struct test_dns *d, const unsigned char *q, bool truncated, struct buf *b)
 {
         size_t after = HEADER;
         const char *const *list;
@@ -88,6 +88,7 @@ static void answer_to(struct test_dns *d, const unsigned char *q, bool truncated
                 put_crowd(b, d);
         else if (!truncated)
                 put_addresses(b, d, ipv4, list, n);
+        return ipv4;
 }
 
 static void on_datagram(void *cookie, int events UNUSED)
@@ -100,9 +101,9 @@ static void on_datagram(void *cookie, int events UNUSED)
 
         while ((n = recvfrom(d->fd, q, sizeof(q), 0, (struct sockaddr *)&from, &size)) > HEADER) {
                 BUF_AT_END struct buf b = BUF_INIT(ANSWER_MOST);
+                bool ipv4 = answer_to(d, q, d->crowd > 0, &b);
 
-                answer_to(d, q, d->crowd > 0, &b);
-                if (d->silent)
+                if (d->silent || (ipv4 ? d->silent_a : d->silent_aaaa))
                         continue;
                 assert_int_equal(sendto(d->fd, b.p, b.n, 0, (struct sockaddr *)&from, size), (ssize_t)b.n);
         }
@@ -131,7 +132,7 @@ static void on_stream(void *cookie, int events UNUSED)
         for (ssize_t at = 0; at + HEADER + 2 < n; at += 2 + (ssize_t)get16(q + at)) {
                 BUF_AT_END struct buf b = BUF_INIT(ANSWER_MOST), framed = BUF_INIT(ANSWER_MOST + 2);
 
-                answer_to(d, q + at + 2, false, &b);
+                (void)answer_to(d, q + at + 2, false, &b);
                 put16(&framed, (unsigned)b.n);
                 buf_str(&framed, buf_view(&b));
                 assert_int_equal(send(d->stream, framed.p, framed.n, MSG_NOSIGNAL), (ssize_t)framed.n);

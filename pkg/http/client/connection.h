@@ -134,6 +134,7 @@ struct http_target {
         bool known;       /* there was a last connection */
         /* streams that an HTTP/2 connection may carry, as the peer told on the last one */
         uint32_t streams;
+        usec try_at;         /* when another connection is tried though the peer takes no request */
         struct list waiting; /* exchanges that wait for a connection */
         bool serving, serve_again;
         struct list addresses;
@@ -184,6 +185,8 @@ bool exchange_takes(struct exchange *, size_t body);
 
 /* pool.c */
 /* gives waiting exchanges to connections, opens more when there are too few */
+/* The peer has said that it takes no request for now. */
+void pool_hold_off(struct http_target *);
 void pool_serve(struct http_target *);
 /* one that can take a request now; NULL: there is none */
 struct connection *pool_ready(struct http_target *);

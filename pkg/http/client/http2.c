@@ -202,6 +202,8 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *cookie
         case NGHTTP2_SETTINGS:
                 if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) {
                         c->room = c->target->streams = peer_streams(c);
+                        if (!c->room)
+                                pool_hold_off(c->target);
                         take_back(c);
                 }
                 return 0;

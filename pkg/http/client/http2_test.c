@@ -101,6 +101,47 @@ static void the_peers_bound_holds(void **state UNUSED)
         expect_all_answered(30);
 }
 
+static unsigned passes;
+static bool many_passes(void) { return ++passes > 1000; }
+
+static void on_passed(struct task *t UNUSED, usec now UNUSED) { loop_stop(loop); }
+
+static void let_pass(usec time)
+{
+        struct task passed = { .turn = on_passed };
+        usec at = loop_now(loop) + time;
+
+        loop_arm(loop, &passed, at);
+        while (loop_now(loop) < at)
+                loop_run(loop);
+        loop_forget(loop, &passed);
+}
+
+/* Such as one that is overloaded: not each of the connections that there may be is opened for what waits, nor
+ * for what comes later. */
+static void a_peer_that_takes_no_request_for_now_is_waited_for(void **state UNUSED)
+{
+        const nghttp2_settings_entry some = { NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 100 };
+
+        passes = 0;
+        server.handle = answer_ok;
+        server.no_streams = true;
+        open_target(32, 0);
+        submit_many(0, 3);
+        run_until(many_passes);
+        assert_int_equal(server.peers_n, 1);
+        let_pass(1100 * USEC_MSEC);
+        submit_many(3, 6);
+        passes = 0;
+        run_until(many_passes);
+        assert_int_equal(server.peers_n, 2); /* one is tried */
+        assert_int_equal(done_n, 0);
+        (void)nghttp2_submit_settings(server.peers[0].h2, 0, &some, 1);
+        h2_flush(&server.peers[0]);
+        expect_all_answered(6);
+        assert_int_equal(server.peers_n, 2);
+}
+
 static void goaway(struct peer *p, int32_t last)
 {
         (void)nghttp2_submit_goaway(p->h2, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
@@ -326,6 +367,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_slow_function_is_no_silence, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_is_opened_when_all_are_full, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_peers_bound_holds, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_peer_that_takes_no_request_for_now_is_waited_for, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(going_away_loses_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(going_away_and_closing_tells_the_truth, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_refused_goes_again, setup, teardown),

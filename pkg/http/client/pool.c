@@ -5,8 +5,9 @@
 
 #include "http/client/connection.h"
 
-enum { SENT_AGAIN_MAX = 2 };
-static const usec REPLACE_AGAIN = USEC_SEC, IDLE_LEAST = 10 * USEC_MSEC, IDLE_LEAST_ONCE = USEC_MSEC;
+enum { SENT_AGAIN_MAX = 2, TRIED_MOST = 2 };
+static const usec REPLACE_AGAIN = USEC_SEC, TRY_AGAIN = USEC_SEC, IDLE_LEAST = 10 * USEC_MSEC,
+                  IDLE_LEAST_ONCE = USEC_MSEC;
 
 /* ---- what waits --------------------------------------------------------- */
 
@@ -198,6 +199,20 @@ void connection_break(struct connection *c, const struct error *err)
 
 /* ---- how many ----------------------------------------------------------- */
 
+/* The peer takes no request for now, and says itself when it does (RFC 9113, 5.1.2): further connections
+ * would only come to wait beside those that there are. A few are tried, since another peer may be at their
+ * end. */
+static bool holds_off(const struct http_target *t)
+{
+        uint32_t open = t->connections_n - t->retiring_n;
+
+        return t->multiplexes && !t->streams && open &&
+               (t->connecting_n || open >= t->addresses_n + TRIED_MOST ||
+                loop_now(t->client->loop) < t->try_at);
+}
+
+void pool_hold_off(struct http_target *t) { t->try_at = loop_now(t->client->loop) + TRY_AGAIN; }
+
 static uint32_t wanted(const struct http_target *t)
 {
         size_t most = t->config.max_connections, share = 1;
@@ -206,6 +221,8 @@ static uint32_t wanted(const struct http_target *t)
                 /* Before it is connected nobody knows how many it can carry. */
                 if (!t->known)
                         return t->waiting.n ? 1 : 0;
+                if (t->waiting.n && holds_off(t))
+                        return 0;
                 share = t->multiplexes ? MAX_OF(t->streams, (uint32_t)1) : 1;
         }
         return (uint32_t)MIN_OF((t->waiting.n + share - 1) / share, most);
@@ -244,6 +261,10 @@ static void open_more(struct http_target *t)
                         return;
                 if (connection_open(t, a, &err) < 0) {
                         pool_fail_waiting(t, &err, false);
+                        return;
+                }
+                if (t->multiplexes && !t->streams) {
+                        pool_hold_off(t);
                         return;
                 }
         }

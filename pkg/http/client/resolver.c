@@ -29,11 +29,25 @@ struct resolver {
         bool servers, freeing; /* the servers were given */
 };
 
+/* A name server, or what lies before it, may answer for one family of addresses and say nothing for the
+ * other, which c-ares waits for, and in each domain of the search list: some 14 seconds. So when it asks for
+ * the second time without an answer each family is asked for alone, IPv4 first: nobody waits for addresses
+ * that he can do without. Not earlier, since the families together know better what a name stands for (an
+ * entry of /etc/hosts, a domain of the search list), and one lost packet is to drop no address. */
+static const usec ALONE_AFTER = 2500 * USEC_MSEC, NEXT_AFTER = USEC_SEC;
+static const int FAMILIES[] = { AF_UNSPEC, AF_INET, AF_INET6 };
+
 struct question {
         struct question *next;
         struct resolver *resolver;
         void (*done)(void *, const struct resolved *, const struct error *);
         void *cookie;
+        struct task slow;
+        unsigned alone; /* number of families that were asked for alone */
+        struct query {  /* what c-ares was asked */
+                struct question *question;
+                bool open;
+        } queries[3]; /* of FAMILIES */
         char host[256];
 };
 
@@ -287,34 +301,74 @@ static void tell(struct question *q, int status, const struct ares_addrinfo *inf
         free(found);
 }
 
-static void ask(struct question *);
+static void ask(struct question *, unsigned family);
 
-static void on_answer(void *cookie, int status, int timeouts UNUSED, struct ares_addrinfo *info)
+static bool is_open(const struct question *q)
 {
-        struct question *q = cookie;
+        for (size_t i = 0; i < COUNT_OF(q->queries); i++)
+                if (q->queries[i].open)
+                        return true;
+        return false;
+}
 
-        if (status == ARES_EDESTRUCTION && !q->resolver->freeing && q->done) {
-                ask(q); /* there is another channel now */
+/* Once c-ares refers to it no more. */
+static void free_unless_open(struct question *q)
+{
+        if (is_open(q))
                 return;
-        }
         for (struct question **at = &q->resolver->questions; *at; at = &(*at)->next)
                 if (*at == q) {
                         *at = q->next;
                         break;
                 }
-        if (!q->resolver->freeing && q->done)
-                tell(q, status, info);
-        ares_freeaddrinfo(info);
+        loop_forget(q->resolver->loop, &q->slow);
         free(q);
 }
 
-static void ask(struct question *q)
+static void on_answer(void *cookie, int status, int timeouts UNUSED, struct ares_addrinfo *info)
 {
-        struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC,
+        struct query *query = cookie;
+        struct question *q = query->question;
+        bool wanted = !q->resolver->freeing && q->done, both = query == q->queries;
+
+        if (status == ARES_EDESTRUCTION && wanted && both) {
+                q->alone = 0;
+                ask(q, 0); /* there is another channel now */
+                return;
+        }
+        query->open = false;
+        /* That there are no addresses is said by the families together. */
+        if (wanted && (both || (status == ARES_SUCCESS && info && info->nodes))) {
+                tell(q, status, info);
+                q->done = NULL;
+        }
+        ares_freeaddrinfo(info);
+        free_unless_open(q);
+}
+
+/* It may be answered, and freed, by the call. */
+static void ask(struct question *q, unsigned family)
+{
+        struct ares_addrinfo_hints hints = { .ai_family = FAMILIES[family],
                                              .ai_flags = ARES_AI_NOSORT,
                                              .ai_socktype = SOCK_STREAM };
 
-        ares_getaddrinfo(q->resolver->channel, q->host, NULL, &hints, on_answer, q);
+        q->queries[family] = (struct query){ .question = q, .open = true };
+        if (family + 1 < COUNT_OF(q->queries))
+                loop_arm(q->resolver->loop, &q->slow,
+                         loop_now(q->resolver->loop) + (family ? NEXT_AFTER : ALONE_AFTER));
+        ares_getaddrinfo(q->resolver->channel, q->host, NULL, &hints, on_answer, &q->queries[family]);
+}
+
+static void on_slow(struct task *t, usec now UNUSED)
+{
+        struct question *q = CONTAINER_OF(t, struct question, slow);
+        struct resolver *r = q->resolver;
+
+        if (!q->done)
+                return;
+        ask(q, ++q->alone);
+        arm(r);
 }
 
 void resolver_ask(struct resolver *r, const char *host,
@@ -330,10 +384,14 @@ void resolver_ask(struct resolver *r, const char *host,
                 done(cookie, NULL, &err);
                 return;
         }
-        *q = (struct question){ .next = r->questions, .resolver = r, .done = done, .cookie = cookie };
+        *q = (struct question){ .next = r->questions,
+                                .resolver = r,
+                                .done = done,
+                                .cookie = cookie,
+                                .slow = { .turn = on_slow } };
         r->questions = q;
         memcpy(q->host, host, MIN_OF(strlen(host), sizeof(q->host) - 1));
-        ask(q);
+        ask(q, 0);
         arm(r);
 }
 

@@ -78,11 +78,13 @@ static void use_file(void)
         assert_int_equal(resolver_use_file(resolver, path, first.port, &err), 0);
 }
 
-static void run(void)
+static void run_for(usec most)
 {
-        loop_arm(loop, &watchdog, loop_now(loop) + 20 * USEC_SEC);
+        loop_arm(loop, &watchdog, loop_now(loop) + most);
         loop_run(loop);
 }
+
+static void run(void) { run_for(20 * USEC_SEC); }
 
 static void expect(const char *address)
 {
@@ -146,12 +148,49 @@ static void who_was_forgotten_is_not_answered_by_them(void **state UNUSED)
         assert_int_equal(answers, 1);
 }
 
+/* Something between drops what concerns the other family: c-ares alone would wait for it for 14 seconds. */
+static void one_family_s_silence_keeps_nobody_waiting(void **state UNUSED)
+{
+        first.silent_aaaa = true;
+        write_file(&first);
+        use_file();
+        resolver_ask(resolver, "function.shop.test.", answered, NULL);
+        run_for(6 * USEC_SEC);
+        assert_string_equal(got, "127.0.0.1");
+        assert_int_equal(answers, 1);
+
+        first.silent_a = true;
+        first.silent_aaaa = false;
+        first.aaaa[0] = "::1";
+        resolver_ask(resolver, "function.shop.test.", answered, NULL);
+        run_for(7 * USEC_SEC);
+        assert_string_equal(got, "::1");
+        assert_int_equal(answers, 2); /* what is under way still is freed with the resolver */
+}
+
+/* What was asked of the servers before is asked of the new ones, and each family alone after its time. */
+static void new_servers_may_be_silent_about_one_family(void **state UNUSED)
+{
+        first.silent = second.silent_aaaa = true;
+        write_file(&first);
+        use_file();
+        resolver_ask(resolver, "function.shop.test.", answered, NULL);
+        while (first.questions < 3) /* at once, again, and for A alone */
+                run_for(10 * USEC_MSEC);
+        write_file(&second);
+        run_for(6 * USEC_SEC);
+        assert_string_equal(got, "127.0.0.2");
+        assert_int_equal(answers, 1);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(servers_that_are_others_by_now_are_asked, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_open_question_is_put_to_the_new_servers, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_was_forgotten_is_not_answered_by_them, setup, teardown),
+                cmocka_unit_test_setup_teardown(one_family_s_silence_keeps_nobody_waiting, setup, teardown),
+                cmocka_unit_test_setup_teardown(new_servers_may_be_silent_about_one_family, setup, teardown),
         };
 
         return cmocka_run_group_tests_name("resolver", tests, NULL, NULL);

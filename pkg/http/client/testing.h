@@ -64,7 +64,8 @@ struct server {
         void (*handle)(struct call *);
         void (*accepted)(struct peer *);              /* before it reads; may be NULL */
         bool (*raw)(struct peer *, struct str bytes); /* takes the bytes instead; may be NULL */
-        unsigned max_streams;
+        unsigned max_streams;                         /* 0: 100 */
+        bool no_streams;
 };
 
 static struct loop *loop;
@@ -281,7 +282,9 @@ static void h2_start(struct peer *p)
         nghttp2_session_callbacks *calls;
         nghttp2_option *option;
         nghttp2_settings_entry settings[] = { ROW(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
-                                                  p->server->max_streams ? p->server->max_streams : 100) };
+                                                  p->server->no_streams    ? 0
+                                                  : p->server->max_streams ? p->server->max_streams
+                                                                           : 100) };
 
         assert_int_equal(nghttp2_session_callbacks_new(&calls), 0);
         nghttp2_session_callbacks_set_send_callback(calls, h2_out);

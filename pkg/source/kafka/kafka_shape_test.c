@@ -92,10 +92,12 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
         struct cloud_event e;
 
         for (; headers[0]; headers += 2)
-                (void)rd_kafka_header_add(m.headers, headers[0], -1, headers[1], (ssize_t)strlen(headers[1]));
+                (void)rd_kafka_header_add(m.headers, headers[0], -1, headers[1],
+                                          headers[1] ? (ssize_t)strlen(headers[1]) : 0);
         m.record = (struct record){ .id = STR("orders/3/42"),
                                     .position = 42,
                                     .value = value,
+                                    .null_value = !value.p,
                                     .key = STR("k"),
                                     .has_key = true,
                                     .origin = &m };
@@ -181,11 +183,21 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
                 "other\",\"type\":\"made.there\",\"datacontenttype\":\"application/cloudevents-batch+json\","
                 "\"data_base64\":\"e30=\"}";
         const struct {
-                const char *headers[16];
+                const char *headers[18];
                 const char *value, *event;
         } cases[] = {
                 ROW({ BINARY, "content-type", "text/plain", "other", "x", "ce_ext", "e" }, "{}",
                     OWN "ce-ext: e\r\nContent-Type: text/plain\r\n\r\n{}"),
+                /* An extension may be empty, or a header null: that attribute is not set. */
+                ROW({ BINARY, "ce_empty", "", "ce_null", NULL, "other", NULL, "ce_ext", "e" }, "{}",
+                    OWN "ce-empty: \r\nce-ext: e\r\nContent-Type: application/json\r\n\r\n{}"),
+                /* No data, of a type all the same. */
+                ROW({ BINARY, "content-type", "text/plain" }, NULL, OWN "Content-Type: text/plain\r\n\r\n"),
+                ROW({ BINARY, "content-type", "application/cloudevents-batch+json" }, NULL, OWN "\r\n"),
+                ROW({ BINARY }, NULL, OWN "\r\n"),
+                ROW({ BINARY, "ce_subject", "" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
+                ROW({ "ce_specversion", "1.0", "ce_id", NULL, "ce_source", "/other", "ce_type", "t" }, "{}",
+                    WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ "content-type", "application/cloudevents+json; charset=UTF-8" }, structured,
                     OWN "Content-Type: application/json\r\n\r\n1.10"),
                 ROW({ "content-type", "Application/CloudEvents+JSON" }, structured,
@@ -212,7 +224,7 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 BUF_AT_END struct buf out = BUF_INIT(4096);
 
-                event_of(cases[i].headers, str_of(cases[i].value), &out);
+                event_of(cases[i].headers, cases[i].value ? str_of(cases[i].value) : (struct str){ 0 }, &out);
                 assert_string_equal(out.p, cases[i].event);
         }
 }

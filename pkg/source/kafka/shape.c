@@ -143,8 +143,8 @@ static bool read_binary(const struct record *r, struct str type, struct buf *spa
              rd_kafka_header_get_all(headers, i, &header, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
                 struct cloud_attribute a = { .value = { value, value ? n : 0 } };
 
-                if (strncmp(header, "ce_", 3) != 0)
-                        continue;
+                if (strncmp(header, "ce_", 3) != 0 || !value)
+                        continue; /* null: it is not set */
                 a.name = str_of(header + 3);
                 if (!cloudevent_name(a.name) || !cloudevent_attribute(a.name, a.value, false))
                         return false;
@@ -171,7 +171,9 @@ static bool read_binary(const struct record *r, struct str type, struct buf *spa
                 }
                 memmove(list + i, list + i + 1, (--e->own_n - i) * sizeof(*list));
         }
-        if (!r->null_value)
+        if (r->null_value)
+                cloudevent_no_data(e, type);
+        else
                 cloudevent_data(e, r->value, type);
         return versioned && e->id.n && e->source.n && e->type.n;
 }
