@@ -50,7 +50,7 @@ struct run {
         bool terminal, stopping, stopped;
         bool begun; /* the host has tried to start each of the first Triggers */
         usec grace;
-        bool failed;    /* a Trigger could not be started */
+        bool failed;    /* a Trigger could not be started, and still was not when all ended */
         usec next_draw; /* of the table; USEC_NEVER: there is none */
         struct walk walk;
         int64_t most; /* events to deliver before it ends; 0: no end */
@@ -71,11 +71,20 @@ struct run {
         struct task was_read; /* made ready when changed files were read */
 };
 
+static void count_failure(void *cookie, const struct host_entry *e)
+{
+        *(size_t *)cookie += e->failure != NULL;
+}
+
 static void stop(struct run *r)
 {
+        size_t failures = 0;
+
         if (r->stopping)
                 return;
         r->stopping = true;
+        host_each(r->host, count_failure, &failures);
+        r->failed = r->failed && failures; /* those that began later, or are gone, tell nothing */
         log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", r->grace / USEC_SEC));
         host_stop(r->host, &(struct host_end){ .grace = r->grace });
         loop_ready(r->loop, &r->task);
@@ -161,11 +170,6 @@ static void say_listening(struct run *r)
                 (void)printf("listening on port %u\n", port);
         else if (write_port(r->port_file, port, &err) < 0)
                 (void)fprintf(stderr, "sluice run: %s\n", err.text);
-}
-
-static void count_failure(void *cookie, const struct host_entry *e)
-{
-        *(size_t *)cookie += e->failure != NULL;
 }
 
 /* After the start: ends if no Trigger could be started. If only some failed, the others run, and the exit

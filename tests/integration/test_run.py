@@ -39,6 +39,14 @@ def test_a_trigger_that_cannot_start_does_not_end_the_others(function, runner):
     assert run.stop() == 1, "and the exit status tells"
 
 
+def test_the_exit_status_tells_nothing_of_a_failure_that_is_over(function, runner, tmp_path):
+    run = runner.start(UNSTARTABLE, ticks("clock", function.uri), options=["--listen=127.0.0.1:0"])
+    run.wait_until("it is said", lambda: re.search(r"test/hook .* Failed .*missing", run.output))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(ticks("clock", function.uri)))
+    run.wait_for_output('"the files changed" applied=0 removed=1')
+    assert run.stop() == 0
+
+
 def test_a_trigger_alone_that_cannot_start_ends_it(runner):
     run = runner.start(UNSTARTABLE, options=["--listen=127.0.0.1:0"])
     assert run.wait(10) == 1

@@ -339,6 +339,8 @@ static void loaded(struct timer *s, usec now)
                 s->standby = false;
         if (!s->standby)
                 set_connected(s, now);
+        else if (s->state != SOURCE_STANDBY) /* the checkpoint could not be read for a while */
+                set_state(s, SOURCE_STANDBY, "another worker writes the checkpoint: this one waits");
 }
 
 static void stored(struct timer *s, const struct request *r, usec now)

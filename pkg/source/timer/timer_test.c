@@ -462,6 +462,30 @@ static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
         close_source();
 }
 
+/* It says what is so, once it can look again, though it has nothing to write. */
+static void a_standby_that_could_not_look_is_one_again(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
+        pass(30 * USEC_SEC);
+        poll_once();
+        test_store_answer(&b.kept, ERROR_CONFLICT);
+        poll_once();
+        assert_int_equal(b.state, SOURCE_STANDBY);
+        pass(USEC_SEC);
+        poll_once();
+        test_store_answer(&b.kept, ERROR_UNREACHABLE);
+        poll_once();
+        assert_int_equal(b.state, SOURCE_DISCONNECTED);
+        (void)snprintf(b.kept.value, sizeof(b.kept.value),
+                       "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}",
+                       (long long)at("2026-11-24T10:00:00Z"));
+        b.kept.found = true;
+        pass(USEC_SEC);
+        poll_and_answer();
+        assert_int_equal(b.state, SOURCE_STANDBY);
+        close_source();
+}
+
 static void a_standby_takes_over_what_was_left_claimed(void **state UNUSED)
 {
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
@@ -796,6 +820,7 @@ int main(void)
                 cmocka_unit_test_setup(without_a_checkpoint_nothing_fires, afresh),
                 cmocka_unit_test_setup(a_store_that_cannot_be_read_is_asked_again, afresh),
                 cmocka_unit_test_setup(who_loses_the_checkpoint_stands_by, afresh),
+                cmocka_unit_test_setup(a_standby_that_could_not_look_is_one_again, afresh),
                 cmocka_unit_test_setup(a_standby_takes_over_what_was_left_claimed, afresh),
                 cmocka_unit_test_setup(a_clock_that_is_put_forward_brings_what_was_missed, afresh),
                 cmocka_unit_test_setup(a_machine_that_slept_fires_within_a_second, afresh),
