@@ -94,7 +94,44 @@ def test_retention_passes_the_position_of_some_partitions(kafka, topic, function
         rf"topic {topic}, partition 0: 11 records are gone before they were delivered, offsets 1 to 11:",
     )
     assert lost(run) == {"RecordsExpired": 11, "PositionReset": 0}
-    assert warnings(run) == {"RecordsExpired": 1, "PositionReset": 0, "PartitionAdded": 0}
+    assert warnings(run) == {
+        "RecordsExpired": 1,
+        "PositionReset": 0,
+        "PartitionAdded": 0,
+        "ReadingStopped": 0,
+    }
+
+
+def test_where_to_go_on_when_records_are_gone_may_be_chosen(kafka, topic, function, runner):
+    """Stop, until the file says otherwise: the process stays."""
+    run = start(runner, kafka, topic, function)
+    kafka.produce(topic, to(0, "0") + to(1, "0"))
+    function.wait_for(2)
+    assert run.stop() == 0
+    kafka.produce(topic, to(0, *(f"p{i}" for i in range(1, 20))) + to(1, "q1"))
+    kafka.purge(topic, {0: 12})
+    run = runner.start(
+        kafka_trigger(kafka, topic, function.uri, **LATEST, offsetOutOfRange="Stop"), name="again"
+    )
+    stopped = f"topic {topic}, partition 0: the position 1 is no more, there are 12 to 19"
+    run.wait_until("has stopped", lambda: run.status()["sourceReason"].startswith(stopped), 30)
+    assert run.status()["sourceState"] == "Failed"
+    wait_until("the other partition goes on", lambda: values(function)[2:] == ["q1"], 20)
+    warned(run, topic, "ReadingStopped", stopped)
+    assert committed(kafka, topic)[0] == 1
+    t = kafka_trigger(kafka, topic, function.uri, **LATEST, offsetOutOfRange="Latest")
+    (runner.directory / "again.yaml").write_text(yaml.safe_dump(t))
+    warned(
+        run,
+        topic,
+        "RecordsExpired",
+        rf"topic {topic}, partition 0: 19 records are left out, offsets 1 to 19: those before 12 are gone",
+        30,
+    )
+    run.wait_until("goes on", lambda: run.status()["sourceState"] == "Connected", 20)
+    kafka.produce(topic, to(0, "last"))
+    wait_until("what is new", lambda: values(function)[2:] == ["q1", "last"], 20)
+    assert lost(run)["RecordsExpired"] == 19
 
 
 @pytest.mark.parametrize("position", ["Latest", "Earliest"])
@@ -169,7 +206,12 @@ def test_partitions_that_come_while_the_worker_is_down_are_read_from_their_begin
     wait_until("all of them", lambda: sorted(values(function)) == ["a", "c", "d"], 30)
     for partition in (2, 3):
         warned(run, topic, "PartitionAdded", rf"topic {topic}, partition {partition}: .*, offset 0, ")
-    assert warnings(run) == {"RecordsExpired": 0, "PositionReset": 0, "PartitionAdded": 2}
+    assert warnings(run) == {
+        "RecordsExpired": 0,
+        "PositionReset": 0,
+        "PartitionAdded": 2,
+        "ReadingStopped": 0,
+    }
 
 
 def test_partitions_that_come_under_two_workers_are_read_from_their_beginning(kafka, topic, function, runner):

@@ -7,6 +7,8 @@
 /* How old the ends of partitions may be that are not fetched, since nothing of them is wanted: lag comes from
  * them. */
 static const usec LOOK_INTERVAL = 10 * USEC_SEC;
+/* A position that is no more is looked at again after this. */
+static const usec STOPPED_AGAIN = 10 * USEC_SEC;
 enum { LOOK_PATIENCE_MS = KAFKA_PATIENCE / USEC_MSEC };
 
 /* ---- partitions --------------------------------------------------------- */
@@ -91,6 +93,7 @@ static bool partition_take(struct kafka *s, const rd_kafka_topic_partition_t *tp
         p->leaving = p->lost = p->left = p->tell_leaving = p->tell_assigned = p->told = p->again = p->ready =
                 false;
         p->doubted = false;
+        p->stopped_at = -1;
         p->ask_at = p->commit_at = 0;
         p->why = RD_KAFKA_RESP_ERR_NO_ERROR;
         p->away = p->fresh = false;
@@ -268,6 +271,39 @@ static void say_expired(const struct kafka *s, const struct partition *p, int64_
                 p->topic, p->number, (unsigned long long)b->lost, (long long)from, (long long)b->at - 1);
 }
 
+static void say_left_out(const struct kafka *s, const struct partition *p, int64_t from, int64_t first,
+                         const struct begin *b)
+{
+        source_warn(
+                s->services, KAFKA_EXPIRED, b->lost,
+                "topic %s, partition %d: %llu records are left out, offsets %lld to %lld: those before %lld "
+                "are gone by retention or a deletion, and offsetOutOfRange is Latest",
+                p->topic, p->number, (unsigned long long)b->lost, (long long)from, (long long)b->at - 1,
+                (long long)first);
+}
+
+/* Nothing is read until someone has decided. Retention goes on meanwhile: told once for each position. */
+static void stop_reading(struct kafka *s, struct partition *p, const struct whereabouts *w)
+{
+        char text[256];
+        char *copy;
+
+        (void)snprintf(
+                text, sizeof(text),
+                "topic %.100s, partition %d: the position %lld is no more, there are %lld to %lld: set "
+                "offsetOutOfRange to Earliest or Latest to go on",
+                p->topic, p->number, (long long)w->reached, (long long)w->low, (long long)w->high - 1);
+        p->ask_at = s->now + STOPPED_AGAIN;
+        copy = str_dup(str_of(text));
+        if (!copy)
+                return; /* it is asked again */
+        if (p->stopped_at != w->reached)
+                source_warn(s->services, KAFKA_STOPPED, 0, "%s", text);
+        p->stopped_at = w->reached;
+        partition_set_unreadable(p, copy);
+        kafka_set_reading(s);
+}
+
 static void say_reset(const struct kafka *s, const struct partition *p, int64_t from, int64_t to,
                       int64_t gone)
 {
@@ -290,6 +326,11 @@ static void say_added(const struct kafka *s, const struct partition *p, int64_t 
 
 static void place_at(struct kafka *s, struct partition *p, int64_t at)
 {
+        if (p->stopped_at >= 0) {
+                p->stopped_at = -1;
+                partition_set_unreadable(p, NULL);
+                kafka_set_reading(s);
+        }
         p->unplaced = false;
         p->ready = true;
         p->position = at;
@@ -341,8 +382,21 @@ static void place(struct kafka *s, struct partition *p, const struct whereabouts
         b = begin_of(&w, !s->established && !topic_missing(s, p->topic),
                      (enum kafka_start)s->spec->start_position);
         p->end = w.high >= 0 ? w.high : -1;
+        if ((b.reason == BEGIN_RETENTION || b.reason == BEGIN_RECREATED) &&
+            s->spec->out_of_range == KAFKA_STOP) {
+                stop_reading(s, p, &w);
+                return;
+        }
         switch (b.reason) {
-        case BEGIN_RETENTION: say_expired(s, p, w.reached, &b); break;
+        case BEGIN_RETENTION:
+                if (s->spec->out_of_range == KAFKA_GO_EARLIEST) {
+                        say_expired(s, p, w.reached, &b);
+                        break;
+                }
+                b.at = w.high;
+                b.lost = (uint64_t)(w.high - w.reached);
+                say_left_out(s, p, w.reached, w.low, &b);
+                break;
         case BEGIN_RECREATED:
                 say_reset(s, p, w.reached, b.at, known - w.reached);
                 begin_anew(s, p, b.at);

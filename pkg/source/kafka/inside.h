@@ -65,8 +65,9 @@ struct partition {
         usec trusted_at;         /* when the broker last knew it */
         usec ask_at, commit_at;  /* not before: the broker refused this one */
         rd_kafka_resp_err_t why; /* its positions are not known, which holds up no other; 0: they are */
-        char *unreadable;        /* why what its broker sends can't be read; NULL: it can */
-        char *key;               /* its number's bytes, then its topic */
+        int64_t stopped_at; /* the position that is no more, where reading stops at that; -1: it is not */
+        char *unreadable;   /* why what its broker sends can't be read; NULL: it can */
+        char *key;          /* its number's bytes, then its topic */
         UT_hash_handle hh;
 };
 
@@ -130,6 +131,7 @@ extern const struct shape kafka_shape;
 #define KAFKA_EXPIRED "RecordsExpired"
 #define KAFKA_RESET "PositionReset"
 #define KAFKA_ADDED "PartitionAdded"
+#define KAFKA_STOPPED "ReadingStopped"
 
 static inline struct kafka *kafka_of(const struct source *s) { return CONTAINER_OF(s, struct kafka, source); }
 

@@ -29,6 +29,7 @@ static const char *const start_names[] = { "Earliest", "Latest", "Timestamp", NU
         "'heartbeat.interval.ms', 'metadata.max.age.ms', 'connections.max.idle.ms', 'socket.timeout.ms', "   \
         "'socket.connection.setup.timeout.ms', 'socket.send.buffer.bytes', 'socket.receive.buffer.bytes', "  \
         "'socket.nagle.disable', 'reconnect.backoff.ms', 'reconnect.backoff.max.ms'"
+static const char *const out_of_range_names[] = { "Earliest", "Latest", "Stop", NULL };
 static const char *const isolation_names[] = { "ReadCommitted", "ReadUncommitted", NULL };
 static const struct field kafka_fields[] = {
         KAFKA_CLUSTER_FIELDS(struct kafka_spec, cluster,
@@ -46,6 +47,14 @@ static const struct field kafka_fields[] = {
                       "Partitions and topics that appear later are read from their beginning."),
         FIELD(TIME, "startTimestamp", struct kafka_spec, start_timestamp,
               .help = "With Timestamp: reading begins at the first record of that time or later."),
+        FIELD(ENUM, "offsetOutOfRange", struct kafka_spec, out_of_range, .fallback = "Earliest",
+              .values = out_of_range_names,
+              .help = "What is done when records are gone before they were delivered, by retention or a "
+                      "deletion: Earliest goes on at the first record there is, Latest leaves those out, "
+                      "too, "
+                      "and Stop reads nothing of the partition until it is set to one of the others. A "
+                      "position behind the end is one of a topic that was made again: it is read from its "
+                      "beginning, but with Stop."),
         FIELD(ENUM, "isolation", struct kafka_spec, isolation, .fallback = "ReadCommitted",
               .values = isolation_names,
               .help = "ReadCommitted leaves out the messages of transactions that were aborted, and waits "
@@ -992,7 +1001,7 @@ static const struct pull_ops pull = {
 };
 static const struct warning warnings[] = { WARNING(KAFKA_EXPIRED, .loses = true),
                                            WARNING(KAFKA_RESET, .loses = true), WARNING(KAFKA_ADDED),
-                                           WARNINGS_END };
+                                           WARNING(KAFKA_STOPPED), WARNINGS_END };
 const struct source_kind kafka_source = {
         .name = "kafka",
         .warnings = warnings,

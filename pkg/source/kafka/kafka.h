@@ -6,6 +6,7 @@
 #include "source/source.h"
 
 enum kafka_start { KAFKA_EARLIEST, KAFKA_LATEST, KAFKA_TIMESTAMP };
+enum kafka_out_of_range { KAFKA_GO_EARLIEST, KAFKA_GO_LATEST, KAFKA_STOP };
 enum kafka_isolation { KAFKA_READ_COMMITTED, KAFKA_READ_UNCOMMITTED };
 struct kafka_spec {
         struct kafka_cluster cluster;
@@ -13,7 +14,7 @@ struct kafka_spec {
         char *consumer_group;
         int start_position;
         usec start_timestamp; /* wall; with KAFKA_TIMESTAMP */
-        int isolation;
+        int out_of_range, isolation;
         struct string_map properties; /* of librdkafka */
         int64_t fetch_bytes;
 };
