@@ -8,7 +8,7 @@ import time
 import pytest
 import yaml
 from harness.process import wait_until
-from harness.sluice import Sluice
+from harness.sluice import Sluice, trigger
 from test_kafka import kafka_trigger, names, offsets
 
 LATEST = {"startPosition": "Latest"}
@@ -415,3 +415,31 @@ def test_further_options_reach_librdkafka(runner, kafka, topic, function):
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     (group,) = admin.describe_consumer_groups([f"sluice.test.{topic}"]).values()
     assert [m.client_id for m in group.result(20).members] == ["of-my-own"]
+
+
+def test_topics_by_a_pattern_and_those_that_appear_later(runner, kafka, topic, function):
+    """Whole names match; what is in a topic before it is found is read, too."""
+    for name in (f"{topic}.one", f"{topic}.one.more", f"not-{topic}.one"):
+        kafka.create_topic(name)
+    source = {
+        "bootstrapServers": [kafka.bootstrap],
+        "topicPattern": f"{topic}[.][a-z]+",
+        "properties": {"topic.metadata.refresh.interval.ms": "500"},
+    }
+    run = runner.start(trigger("pattern", {"kafka": source}, function.uri))
+    run.wait_for_output("state=Connected", 30)
+    kafka.produce(f"{topic}.one", ["a"])
+    kafka.produce(f"{topic}.one.more", ["not this"])
+    kafka.produce(f"not-{topic}.one", ["nor this"])
+    function.wait_for(1)
+    kafka.create_topic(f"{topic}.two")
+    kafka.produce(f"{topic}.two", ["b", "c"])
+    function.wait_for(3, 60)
+    assert [e["id"] for e in function.events()] == [
+        f"{topic}.one/0/0",
+        f"{topic}.two/0/0",
+        f"{topic}.two/0/1",
+    ]
+    kafka.produce(f"{topic}.one", ["d"])
+    function.wait_for(4)
+    assert values(function) == ["a", "b", "c", "d"]

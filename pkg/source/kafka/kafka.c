@@ -1,5 +1,6 @@
 #include "source/kafka/kafka.h"
 
+#include <regex.h>
 #include <stdatomic.h>
 #include <stdio.h>
 
@@ -19,6 +20,8 @@ static const usec TRIED_AGAIN = 10 * USEC_SEC;
 /* How long the end of a consumer is waited for, which can't end while a broker owes it an answer. */
 static const usec CLOSE_PATIENCE = 3 * USEC_SEC, DESTROY_PATIENCE = 2 * USEC_SEC;
 
+enum { KAFKA_TOPIC_LONGEST = 249 };
+
 /* ---- the spec ----------------------------------------------------------- */
 
 static const char *const start_names[] = { "Earliest", "Latest", "Timestamp", NULL };
@@ -28,16 +31,22 @@ static const char *const start_names[] = { "Earliest", "Latest", "Timestamp", NU
         "'fetch.min.bytes', 'fetch.wait.max.ms', 'fetch.error.backoff.ms', 'session.timeout.ms', "           \
         "'heartbeat.interval.ms', 'metadata.max.age.ms', 'connections.max.idle.ms', 'socket.timeout.ms', "   \
         "'socket.connection.setup.timeout.ms', 'socket.send.buffer.bytes', 'socket.receive.buffer.bytes', "  \
-        "'socket.nagle.disable', 'reconnect.backoff.ms', 'reconnect.backoff.max.ms'"
+        "'socket.nagle.disable', 'reconnect.backoff.ms', 'reconnect.backoff.max.ms', "                       \
+        "'topic.metadata.refresh.interval.ms'"
 static const char *const out_of_range_names[] = { "Earliest", "Latest", "Stop", NULL };
 static const char *const isolation_names[] = { "ReadCommitted", "ReadUncommitted", NULL };
 static const struct field kafka_fields[] = {
         KAFKA_CLUSTER_FIELDS(struct kafka_spec, cluster,
                              "Brokers to begin with, each HOST:PORT; the others are learned from them.",
                              .cloud = "kafka_connect_address"),
-        FIELD(STRINGS, "topics", struct kafka_spec, topics, .required = true, .min = 1, .max = 100,
-              .set = true, .pattern = KAFKA_TOPIC_PATTERN, .format = KAFKA_TOPIC_FORMAT, .cloud = "topic_ids",
+        FIELD(STRINGS, "topics", struct kafka_spec, topics, .min = 1, .max = 100, .set = true,
+              .pattern = KAFKA_TOPIC_PATTERN, .format = KAFKA_TOPIC_FORMAT, .cloud = "topic_ids",
               .help = "Topics to read."),
+        FIELD(STRING, "topicPattern", struct kafka_spec, topic_pattern, .min = 1, .max = 255,
+              .pattern = "^[ -~]+$", .format = "printable ASCII",
+              .help = "Instead of topics: an extended regular expression of POSIX that whole names match, "
+                      "such as orders[.].+ ; topics that appear later are found within half a minute. Those "
+                      "whose names begin with __ are Kafka's own, and are not read."),
         FIELD(STRING, "consumerGroup", struct kafka_spec, consumer_group, .min = 1, .max = 255,
               .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME."),
         FIELD(ENUM, "startPosition", struct kafka_spec, start_position, .fallback = "Latest",
@@ -69,6 +78,49 @@ static const struct field kafka_fields[] = {
                       "it is for records, half for what librdkafka keeps beside "
                       "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it."),
 };
+/* As librdkafka matches it. */
+static void whole_pattern(const struct kafka_spec *spec, struct buf *out)
+{
+        buf_printf(out, "^(%s)$", spec->topic_pattern);
+}
+
+/* false: it is none, why says why, which may be NULL. */
+static bool pattern_compiled(const struct kafka_spec *spec, regex_t *out, struct buf *why)
+{
+        BUF_AT_END struct buf whole = BUF_INIT(1024);
+        char text[200];
+        int code;
+
+        whole_pattern(spec, &whole);
+        code = whole.failed ? REG_ESPACE : regcomp(out, whole.p, REG_EXTENDED | REG_NOSUB);
+        if (code == 0)
+                return true;
+        (void)regerror(code, out, text, sizeof(text));
+        if (why)
+                buf_printf(why, "the regular expression can't be read: %s", text);
+        return false;
+}
+
+static bool pattern_compiles(const void *object, struct buf *why)
+{
+        const struct kafka_spec *spec = object;
+        regex_t compiled;
+
+        if (!spec->topic_pattern)
+                return true;
+        if (!pattern_compiled(spec, &compiled, why))
+                return false;
+        regfree(&compiled);
+        return true;
+}
+
+static bool has_topics(const void *object)
+{
+        const struct kafka_spec *spec = object;
+
+        return (spec->topics.n > 0) != (spec->topic_pattern != NULL);
+}
+
 static bool has_timestamp(const void *object)
 {
         const struct kafka_spec *spec = object;
@@ -116,6 +168,10 @@ static bool properties_taken(const void *object, struct buf *why)
 }
 
 static const struct rule kafka_rules[] = {
+        RULE(.cel = "has(self.topics) != has(self.topicPattern)",
+             .message = "give topics or topicPattern, one of them", .check = has_topics),
+        RULE(.message = "must be an extended regular expression of POSIX", .path = "topicPattern",
+             .explain = pattern_compiles),
         RULE(.cel = "!has(self.properties) || self.properties.all(k, k in [" PROPERTIES "])",
              .message = "only the options that the reference lists are to be set here", .path = "properties",
              .explain = properties_known),
@@ -139,6 +195,18 @@ static bool contains(const struct strings *all, const char *one)
         return false;
 }
 
+static bool pattern_matches(const struct kafka_spec *spec, const char *topic)
+{
+        regex_t compiled;
+        bool matches;
+
+        if (!pattern_compiled(spec, &compiled, NULL))
+                return false;
+        matches = regexec(&compiled, topic, 0, NULL, 0) == 0;
+        regfree(&compiled);
+        return matches;
+}
+
 /* By another name of the same broker it can't be seen. */
 bool kafka_fits(const void *object, const struct delivery_spec *d, struct buf *why)
 {
@@ -151,6 +219,13 @@ bool kafka_fits(const void *object, const struct delivery_spec *d, struct buf *w
         for (size_t i = 0; i < letters->cluster.bootstrap_servers.n; i++)
                 here = here ||
                        contains(&spec->cluster.bootstrap_servers, letters->cluster.bootstrap_servers.list[i]);
+        if (here && spec->topic_pattern && pattern_matches(spec, letters->topic)) {
+                buf_printf(why,
+                           "topicPattern matches %s, where delivery.deadLetter.kafka puts dead letters: each "
+                           "would come again as a record, without end; give the letters another topic",
+                           letters->topic);
+                return false;
+        }
         for (size_t i = 0; here && i < spec->topics.n; i++)
                 if (strcmp(spec->topics.list[i], letters->topic) == 0) {
                         buf_printf(
@@ -240,6 +315,7 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
                 { "enable.auto.offset.store", "false" },
                 { "enable.partition.eof", "true" },
                 { "allow.auto.create.topics", "false" },
+                { "topic.blacklist", spec->topic_pattern ? "^__" : NULL },
                 /* It would act whenever a position is missing or out of range: where to begin is decided
                  * here. */
                 { "auto.offset.reset", "error" },
@@ -264,12 +340,19 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
 
 int kafka_subscribe(struct kafka *s, struct error *err)
 {
-        rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new((int)s->spec->topics.n);
+        rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new((int)s->spec->topics.n +
+                                                                                    1);
+        BUF_AT_END struct buf pattern = BUF_INIT(1024);
         rd_kafka_resp_err_t r;
 
         for (size_t i = 0; i < s->spec->topics.n; i++)
                 (void)rd_kafka_topic_partition_list_add(topics, s->spec->topics.list[i],
                                                         RD_KAFKA_PARTITION_UA);
+        if (s->spec->topic_pattern) {
+                whole_pattern(s->spec, &pattern);
+                (void)rd_kafka_topic_partition_list_add(topics, pattern.p ? pattern.p : "^$",
+                                                        RD_KAFKA_PARTITION_UA);
+        }
         r = rd_kafka_subscribe(s->rk, topics);
         rd_kafka_topic_partition_list_destroy(topics);
         s->subscribed = r == RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -363,7 +446,9 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
         random_init(&s->random, random_seed());
         for (size_t i = 0; i < s->spec->topics.n; i++)
                 s->id_size = MAX_OF(s->id_size, strlen(s->spec->topics.list[i]) + 40);
-        if (!(s->missing = calloc(s->spec->topics.n, sizeof(*s->missing)))) {
+        if (s->spec->topic_pattern)
+                s->id_size = KAFKA_TOPIC_LONGEST + 40;
+        if (!(s->missing = calloc(s->spec->topics.n + 1, sizeof(*s->missing)))) {
                 free(s);
                 return error_memory(err);
         }
@@ -983,7 +1068,12 @@ static bool kafka_drained(const struct source *source)
 
 static void kafka_origin(const struct trigger *t, struct buf *b)
 {
-        strings_join(&((const struct kafka_spec *)t->source_spec)->topics, b);
+        const struct kafka_spec *spec = t->source_spec;
+
+        if (spec->topic_pattern)
+                buf_text(b, spec->topic_pattern);
+        else
+                strings_join(&spec->topics, b);
 }
 
 static const struct pull_ops pull = {

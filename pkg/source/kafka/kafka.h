@@ -10,7 +10,8 @@ enum kafka_out_of_range { KAFKA_GO_EARLIEST, KAFKA_GO_LATEST, KAFKA_STOP };
 enum kafka_isolation { KAFKA_READ_COMMITTED, KAFKA_READ_UNCOMMITTED };
 struct kafka_spec {
         struct kafka_cluster cluster;
-        struct strings topics;
+        struct strings topics; /* or */
+        char *topic_pattern;
         char *consumer_group;
         int start_position;
         usec start_timestamp; /* wall; with KAFKA_TIMESTAMP */

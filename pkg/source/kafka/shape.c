@@ -328,8 +328,9 @@ static int kafka_sample(const struct trigger *t, const struct node *document, us
         m->partition = &s->partition;
         m->lent_at = wall;
         s->key.max = s->value.max = BUF_DEFAULT_MAX;
-        s->partition.topic = topic && topic->kind == NODE_STRING ? str_dup(topic->text)
-                                                                 : str_dup(str_of(spec->topics.list[0]));
+        s->partition.topic = topic && topic->kind == NODE_STRING
+                                     ? str_dup(topic->text)
+                                     : str_dup(spec->topics.n ? str_of(spec->topics.list[0]) : STR("topic"));
         s->partition.number = (int32_t)sample_int(document, "partition", 0);
         sample_headers(m, node_member(document, "headers"));
         if (value)
