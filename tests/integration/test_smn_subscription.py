@@ -207,12 +207,14 @@ def test_wrong_keys_and_missing_ones(runner, smn, sink):
         rf'state=Disconnected reason="list subscriptions of {smn.urn}: 401 APIGW.0301: Incorrect IAM', 20
     )
     secret.unlink()
-    managed.run.wait_for_output(
-        r'state=Disconnected reason="cloud.credentials.secretKeySecretRef: Secret cloud, key sk: open .*No such file',
-        60,
+    missing = "cloud.credentials.secretKeySecretRef: Secret cloud, key sk: open "
+    managed.run.wait_until(
+        "says that it is missing", lambda: managed.run.status()["sourceReason"].startswith(missing), 20
     )
     secret.write_text(smn.keys["AKEXAMPLE"])
-    managed.run.wait_for_output(r"source.*state=Connected", 60)
+    managed.run.wait_until(
+        "goes on at once", lambda: managed.run.status()["sourceState"] == "Connected", 10
+    )  # the pause may be longer
 
 
 def test_a_topic_that_does_not_exist(runner, smn, sink):
