@@ -89,10 +89,11 @@ TLS = {"caSecretRef": ref("ca")}
 MUTUAL = {**TLS, "certSecretRef": ref("cert"), "keySecretRef": ref("key")}
 
 
-def reads(broker, topic, uri, listener, name="reads", delivery=None, **access):
+def reads(broker, topic, uri, listener, delivery=None, **access):
+    """Named after the topic, so that each has a consumer group of its own."""
     at = broker.sasl_bootstrap if listener == "SASL_PLAINTEXT" else broker.tls_bootstrap(listener)
     source = {"bootstrapServers": [at], "topics": [topic], "startPosition": "Earliest", **access}
-    return trigger(name, {"kafka": source}, uri, delivery)
+    return trigger(topic, {"kafka": source}, uri, delivery)
 
 
 @pytest.fixture
