@@ -110,8 +110,7 @@ const char *kafka_next_step(rd_kafka_resp_err_t code)
         case RD_KAFKA_RESP_ERR__TRANSPORT:
         case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
                 return "check that a broker listens there, and that no firewall or network policy is between";
-        case RD_KAFKA_RESP_ERR__SSL:
-                return "check that this listener speaks TLS, and which authority its certificate comes from";
+        case RD_KAFKA_RESP_ERR__SSL: return "check that this listener speaks TLS";
         case RD_KAFKA_RESP_ERR__AUTHENTICATION:
         case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
         case RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM:
@@ -134,6 +133,9 @@ const char *kafka_next_step(rd_kafka_resp_err_t code)
         }
 }
 
+/* Which of both it is, brokers tell in different words. */
+#define WANTS_CERTIFICATE "the broker wants a certificate of ours that it trusts (tls.certSecretRef)"
+
 /* What librdkafka says where its code does not tell: by its words, of which the guess that follows is in
  * terms of its own options. */
 static const struct saying {
@@ -142,14 +144,12 @@ static const struct saying {
         { "certificate verify failed", ": broker certificate could not be verified",
           "check which authority its certificate comes from (tls.caSecretRef), and whether it is for this "
           "name (tls.verifyHostname)" },
-        { "alert bad certificate", NULL, "the broker wants a certificate of ours: give tls.certSecretRef" },
-        { "alert certificate required", NULL,
-          "the broker wants a certificate of ours: give tls.certSecretRef" },
-        { "certificate required", NULL, "the broker wants a certificate of ours: give tls.certSecretRef" },
-        { "alert unknown ca", NULL,
-          "the broker does not trust the authority of our certificate (tls.certSecretRef)" },
-        { "alert certificate unknown", NULL,
-          "the broker does not trust our certificate (tls.certSecretRef)" },
+        { "alert bad certificate", NULL, WANTS_CERTIFICATE },
+        { "certificate required", NULL, WANTS_CERTIFICATE },
+        { "alert unknown ca", NULL, WANTS_CERTIFICATE },
+        { "alert certificate unknown", NULL, WANTS_CERTIFICATE },
+        { "connecting to a PLAINTEXT broker", ": connecting to a PLAINTEXT broker",
+          "check that this listener speaks TLS" },
         { "Disconnected while requesting ApiVersion", ": might be caused by",
           "this listener may expect TLS (tls) or a user (sasl), or is no broker's" },
         { "might require SASL authentication", ": verify that security.protocol",

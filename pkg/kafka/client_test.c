@@ -77,7 +77,10 @@ static void an_error_has_its_own_words_and_a_next_step(void **state UNUSED)
                 { RD_KAFKA_RESP_ERR__TRANSPORT, "a:1/1: sslv3 alert bad certificate: SSL alert number 42",
                   "a:1/1: sslv3 alert bad certificate: SSL alert number 42: the broker wants a certificate "
                   "of "
-                  "ours: give tls.certSecretRef" },
+                  "ours that it trusts (tls.certSecretRef)" },
+                { RD_KAFKA_RESP_ERR__TRANSPORT,
+                  "a:1/1: SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?",
+                  "a:1/1: SSL handshake failed: Disconnected: check that this listener speaks TLS" },
                 { RD_KAFKA_RESP_ERR__AUTHENTICATION,
                   "a:1/1: Authentication failed during authentication due to invalid credentials with SASL "
                   "mechanism PLAIN",

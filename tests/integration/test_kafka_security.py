@@ -141,7 +141,10 @@ REFUSED = {
     ),
     "no certificate": (
         *("MUTUAL", {"tls": TLS}, {}),
-        *("Disconnected", "the broker wants a certificate of ours: give tls.certSecretRef"),
+        *(
+            "Disconnected",
+            "the broker wants a certificate of ours that it trusts (tls.certSecretRef)",
+        ),
     ),
     "no tls": (
         *("SSL", {}, {}),
@@ -149,10 +152,7 @@ REFUSED = {
     ),
     "tls to a plain listener": (
         *("SASL_PLAINTEXT", {"tls": TLS}, {}),
-        *(
-            "Disconnected",
-            "check that this listener speaks TLS, and which authority its certificate comes from",
-        ),
+        *("Disconnected", "check that this listener speaks TLS"),
     ),
     "no user": (
         *("SASL_PLAINTEXT", {}, {}),

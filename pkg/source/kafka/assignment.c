@@ -232,7 +232,7 @@ void kafka_set_reading(struct kafka *s)
                                p->topic, p->number, rd_kafka_err2str(p->why),
                                partition_set_aside(p) ? "; it is set aside: was the topic deleted?" : "");
         else if (s->refused[0])
-                (void)snprintf(text, sizeof(text), "the new certificates are of no use yet: %s", s->refused);
+                (void)snprintf(text, sizeof(text), "new certificates are of no use yet: %s", s->refused);
         kafka_set_state(s, reading ? SOURCE_CONNECTED : SOURCE_CONNECTING, text);
 }
 
