@@ -76,13 +76,18 @@ def test_the_first_position_is_committed_before_anything_is_read(kafka, topic, f
     wait_until("all that came since", lambda: set(values(function)) == {"a", "b", "c", "d"}, 60)
 
 
-def test_retention_passes_the_position_of_some_partitions(kafka, topic, function, runner):
+def fall_behind_retention(runner, kafka, topic, function):
+    """The group is at 1 in both partitions; of the first there are 12 to 19."""
     run = start(runner, kafka, topic, function)
     kafka.produce(topic, to(0, "0") + to(1, "0"))
     function.wait_for(2)
     assert run.stop() == 0
     kafka.produce(topic, to(0, *(f"p{i}" for i in range(1, 20))) + to(1, "q1"))
     kafka.purge(topic, {0: 12})
+
+
+def test_retention_passes_the_position_of_some_partitions(kafka, topic, function, runner):
+    fall_behind_retention(runner, kafka, topic, function)
     run = start(runner, kafka, topic, function, name="again")
     wait_until(
         "what is left", lambda: set(values(function)) == {"0", "q1", *(f"p{i}" for i in range(12, 20))}, 30
@@ -104,12 +109,7 @@ def test_retention_passes_the_position_of_some_partitions(kafka, topic, function
 
 def test_where_to_go_on_when_records_are_gone_may_be_chosen(kafka, topic, function, runner):
     """Stop, until the file says otherwise: the process stays."""
-    run = start(runner, kafka, topic, function)
-    kafka.produce(topic, to(0, "0") + to(1, "0"))
-    function.wait_for(2)
-    assert run.stop() == 0
-    kafka.produce(topic, to(0, *(f"p{i}" for i in range(1, 20))) + to(1, "q1"))
-    kafka.purge(topic, {0: 12})
+    fall_behind_retention(runner, kafka, topic, function)
     run = runner.start(
         kafka_trigger(kafka, topic, function.uri, **LATEST, offsetOutOfRange="Stop"), name="again"
     )

@@ -60,15 +60,13 @@ static const struct field kafka_fields[] = {
               .values = out_of_range_names,
               .help = "What is done when records are gone before they were delivered, by retention or a "
                       "deletion: Earliest goes on at the first record there is, Latest leaves those out, "
-                      "too, "
-                      "and Stop reads nothing of the partition until it is set to one of the others. A "
+                      "too, and Stop reads nothing of the partition until it is set to one of the others. A "
                       "position behind the end is one of a topic that was made again: it is read from its "
                       "beginning, but with Stop."),
         FIELD(ENUM, "isolation", struct kafka_spec, isolation, .fallback = "ReadCommitted",
               .values = isolation_names,
               .help = "ReadCommitted leaves out the messages of transactions that were aborted, and waits "
-                      "for "
-                      "those that are open; ReadUncommitted reads all."),
+                      "for those that are open; ReadUncommitted reads all."),
         FIELD(MAP, "properties", struct kafka_spec, properties, .max = 32, .value_max = 1024,
               .pattern = "^[ -~]*$", .format = "printable ASCII",
               .help = "Further options of librdkafka by its own names, of " PROPERTIES "."),

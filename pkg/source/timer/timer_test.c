@@ -425,8 +425,8 @@ static void a_store_that_cannot_be_read_is_asked_again(void **state UNUSED)
         close_source();
 }
 
-/* Of two workers one sends a tick, and one is there when the other is gone. */
-static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
+/* At 10:00, to another worker. */
+static void lose_the_checkpoint(void)
 {
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
         pass(30 * USEC_SEC);
@@ -434,6 +434,12 @@ static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
         test_store_answer(&b.kept, ERROR_CONFLICT);
         poll_once();
         assert_int_equal(b.state, SOURCE_STANDBY);
+}
+
+/* Of two workers one sends a tick, and one is there when the other is gone. */
+static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
+{
+        lose_the_checkpoint();
         assert_null(b.lent);
         assert_int_equal(timer_source.pull->deadline(b.source), b.time.monotonic + USEC_SEC);
         /* The other one sends it, and the next ones. */
@@ -465,12 +471,7 @@ static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
 /* It says what is so, once it can look again, though it has nothing to write. */
 static void a_standby_that_could_not_look_is_one_again(void **state UNUSED)
 {
-        start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
-        pass(30 * USEC_SEC);
-        poll_once();
-        test_store_answer(&b.kept, ERROR_CONFLICT);
-        poll_once();
-        assert_int_equal(b.state, SOURCE_STANDBY);
+        lose_the_checkpoint();
         pass(USEC_SEC);
         poll_once();
         test_store_answer(&b.kept, ERROR_UNREACHABLE);
