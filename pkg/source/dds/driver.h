@@ -20,6 +20,7 @@ enum dds_fault_kind {
         DDS_FAULT_CUT,     /* the line was cut */
         DDS_FAULT_NAME,    /* a host's name is not known */
         DDS_FAULT_CONNECT, /* nobody answers there */
+        DDS_FAULT_PRIMARY, /* they answer, but none is the primary of what was asked for */
         DDS_FAULT_TLS,
         DDS_FAULT_SERVER,  /* the server says so: code */
         DDS_FAULT_NETWORK, /* a connection broke */

@@ -24,7 +24,7 @@ static enum dds_fault_kind kind_of(const bson_error_t *e)
 {
         switch (e->domain) {
         case MONGOC_ERROR_SERVER: return DDS_FAULT_SERVER;
-        case MONGOC_ERROR_SERVER_SELECTION: return DDS_FAULT_CONNECT;
+        case MONGOC_ERROR_SERVER_SELECTION: return DDS_FAULT_PRIMARY;
         case MONGOC_ERROR_STREAM: return DDS_FAULT_NETWORK;
         case MONGOC_ERROR_SCRAM:
         case MONGOC_ERROR_SASL: return DDS_FAULT_USER;
