@@ -147,7 +147,9 @@ static int open_in_cluster(struct entry *e, struct store *out, struct error *err
 /* Several workers may share its source: what one keeps in its own directory the others would not see. */
 static bool is_shared(const struct entry *e)
 {
-        return !e->options.kind && e->trigger->types[e->trigger->source].shared;
+        const struct source_type *type = &e->trigger->types[e->trigger->source];
+
+        return !e->options.kind && type->shared && !(type->stored && e->host->config.state);
 }
 
 static int open_store(void *cookie, struct store *out, struct error *err)

@@ -82,7 +82,10 @@ static bool take_record(struct pull *p, struct record *r, usec now)
                 return true;
         }
         p->feed.status.unjudged += passing == UNJUDGED;
-        r->unjudged = passing == UNJUDGED;
+        if (passing == UNJUDGED)
+                r->unfit =
+                        "the filter can't say whether the record is wanted: it is nested too deep, or holds "
+                        "too much";
         delivery_offer(p->engine, r, now);
         return true;
 }
