@@ -34,7 +34,7 @@ static int print_runs(const struct preview *p)
 {
         const struct timer_spec *spec = p->trigger->source_spec;
         usec at = clock_wall(&system_clock);
-        struct schedule schedule;
+        struct schedule schedule = { 0 };
         struct error err;
 
         if (p->after && (!time_parse(str_of(p->after), &at) || at < 0))

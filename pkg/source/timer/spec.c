@@ -201,7 +201,7 @@ static bool ends_after_start(const void *object)
 static bool any_tick_left(const void *object, struct buf *why)
 {
         const struct timer_spec *spec = object;
-        struct schedule s;
+        struct schedule s = { 0 };
         struct error err;
         bool any;
 

@@ -303,7 +303,7 @@ int zone_share(void **place, struct zone **out, struct str name, struct error *e
                         *out = z;
                         return 0;
                 }
-        if (zone_load(&z, name, err) < 0)
+        if (zone_load(&z, name, err) < 0 || !z)
                 return -1;
         z->name = str_dup(name);
         if (!z->name) {
