@@ -219,8 +219,12 @@ $(BUILD)/filter-pairs: $(BUILD)/tests/filter/filter_pairs.o $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
-filter-programs: $(BUILD)/filter-pairs
-	@ln -sfn $(patsubst build/%,%,$(BUILD))/filter-pairs build/filter-pairs
+$(BUILD)/next-runs: $(BUILD)/tests/cron/next_runs.o $(archive)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+
+filter-programs: $(BUILD)/filter-pairs $(BUILD)/next-runs
+	@for name in filter-pairs next-runs; do ln -sfn $(patsubst build/%,%,$(BUILD))/$$name build/$$name; done
 
 integration: build ## the program against real servers (pytest)
 	@tools/deps test

@@ -42,6 +42,39 @@ static bool pod_exists(json_t *pods, const char *name)
         return false;
 }
 
+/* When an Event was seen last; the older API and the newer one keep that in different fields. */
+static usec event_time(json_t *event)
+{
+        const char *times[] = { json_cstring(event, "lastTimestamp"),
+                                json_cstring(json_object_get(event, "series"), "lastObservedTime"),
+                                json_cstring(event, "eventTime"), json_cstring(event, "firstTimestamp") };
+        usec latest = 0, at;
+
+        for (size_t i = 0; i < COUNT_OF(times); i++)
+                if (time_parse(str_of(times[i]), &at))
+                        latest = MAX_OF(latest, at);
+        return latest;
+}
+
+const char *status_latest_event(json_t *list, const char *reason)
+{
+        const char *message = "";
+        usec latest = -1;
+        json_t *event;
+        size_t i;
+
+        json_array_foreach(list, i, event)
+        {
+                usec at = event_time(event);
+
+                if (strcmp(json_cstring(event, "reason"), reason) != 0 || at < latest)
+                        continue;
+                latest = at;
+                message = json_cstring(event, "message");
+        }
+        return message;
+}
+
 bool status_is_stale(json_t *entry, const char *uid)
 {
         const char *its = json_cstring(entry, "triggerUID");

@@ -167,7 +167,7 @@ static int open_store(void *cookie, struct store *out, struct error *err)
                 if (open_in_cluster(e, out, err) < 0)
                         return -1;
         } else
-                *out = (struct store){ &none, NULL };
+                *out = (struct store){ .ops = &none };
         return 0;
 }
 

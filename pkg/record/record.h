@@ -35,3 +35,4 @@ enum outcome {
         OUTCOME_RELEASED, /* not settled: the track was given up; someone will read it again */
         OUTCOME_MAX,
 };
+const char *outcome_name(enum outcome); /* Accepted, DeadLettered, … */

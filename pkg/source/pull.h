@@ -28,6 +28,13 @@ struct pull_event {
         const char *text; /* the peer's own words; borrowed until the next poll; NULL: none */
 };
 
+/* Of a source that goes by the clock: its records are runs. Scheduled times, wall. */
+struct pull_runs {
+        usec last;            /* the one that ended last; 0: none did */
+        enum outcome outcome; /* of that */
+        usec next;            /* 0: there is none, or it is not known */
+};
+
 struct pull_ops {
         bool commit_at_once; /* positions are so few that each is worth a write */
         size_t (*poll)(struct source *, struct pull_event *, size_t max, usec now);
@@ -47,6 +54,8 @@ struct pull_ops {
         /* Records that were given back, and whose position is not kept yet: after a crash they come again,
          * besides those that are lent. Optional: not known */
         int64_t (*unsaved)(const struct source *);
+        /* Optional: it does not go by the clock. */
+        void (*runs)(const struct source *, struct pull_runs *);
         /* All there is was lent and released. Optional: there is no such end. */
         bool (*drained)(const struct source *);
         void (*stop)(struct source *);           /* ends in PULL_CLOSED */

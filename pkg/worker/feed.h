@@ -37,6 +37,7 @@ struct pipeline_status {
         usec last_event, last_delivery; /* wall; 0: none yet */
         usec connected_since;           /* monotonic; 0: not connected */
         int64_t lag;                    /* -1: unknown */
+        struct pull_runs runs;          /* of a source that goes by the clock; zeroed: of others */
         int64_t unsaved; /* records that are done and whose position is not kept yet; -1: unknown */
         usec clock_skew; /* how far the cloud's time is ahead of ours; 0: it agrees */
 };

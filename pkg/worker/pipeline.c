@@ -194,15 +194,23 @@ static void told(void *cookie, const struct notice *n)
 
 /* ---- life --------------------------------------------------------------- */
 
-static struct delivery_config engine_config(const struct trigger *t, const struct source_kind *kind)
+static bool is_unordered(const struct pipeline *p)
 {
+        return p->kind->unordered &&
+               p->kind->unordered(p->config.kind ? p->config.source_spec : p->config.trigger->source_spec);
+}
+
+static struct delivery_config engine_config(const struct pipeline *p)
+{
+        const struct trigger *t = p->config.trigger;
+        const struct source_kind *kind = p->kind;
         const struct delivery_spec *d = t->delivery;
         size_t batch_bytes = (size_t)d->batch->max_bytes;
         bool batches = d->batch->max_messages > 1;
         int64_t window = MIN_OF(d->max_in_flight * d->batch->max_messages * 2, (int64_t)1 << 20);
 
         return (struct delivery_config){
-                .ordering = (enum ordering)d->ordering,
+                .ordering = is_unordered(p) ? ORDERING_NONE : (enum ordering)d->ordering,
                 .max_in_flight = (uint32_t)d->max_in_flight,
                 .initial_in_flight = (uint32_t)MIN_OF(d->initial_in_flight, d->max_in_flight),
                 .rate = d->rate_limit ? d->rate_limit->events_per_second : 0,
@@ -341,7 +349,7 @@ static int open_own(struct pipeline *p, const struct delivery_config *delivery, 
 
 static int open_all(struct pipeline *p, struct error *err)
 {
-        const struct delivery_config delivery = engine_config(p->config.trigger, p->kind);
+        const struct delivery_config delivery = engine_config(p);
 
         if (open_own(p, &delivery, false, err) < 0 ||
             p->config.open_store(p->config.store_cookie, &p->services.store, err) < 0)
@@ -395,7 +403,7 @@ int pipeline_check(const struct pipeline_config *config, struct error *err)
 
         if (!p)
                 return error_memory(err);
-        delivery = engine_config(config->trigger, p->kind);
+        delivery = engine_config(p);
         result = open_own(p, &delivery, true, err);
         if (result == 0 && p->kind->check)
                 result = p->kind->check(config->kind ? config->source_spec : config->trigger->source_spec,

@@ -298,6 +298,8 @@ static void pull_count(const struct feed *f, struct pipeline_status *out)
 
         delivery_stats(p->engine, &out->stats);
         out->lag = p->ops->lag ? p->ops->lag(f->source) : -1;
+        if (p->ops->runs)
+                p->ops->runs(p->feed.source, &out->runs);
         out->unsaved = p->ops->unsaved ? p->ops->unsaved(f->source) : -1;
 }
 
