@@ -181,14 +181,19 @@ static bool set_tls(struct dds_client *c, const struct dds_target *t)
 
 static mongoc_uri_t *uri_of_hosts(const struct dds_target *t, bson_error_t *error)
 {
-        bson_string_t *text = bson_string_new("mongodb://");
+        size_t size = sizeof("mongodb:///"), n;
         mongoc_uri_t *uri;
+        char *text;
 
         for (size_t i = 0; i < t->hosts_n; i++)
-                bson_string_append_printf(text, "%s%s", i ? "," : "", t->hosts[i]);
-        bson_string_append(text, "/");
-        uri = mongoc_uri_new_with_error(text->str, error);
-        bson_string_free(text, true);
+                size += strlen(t->hosts[i]) + 1;
+        text = bson_malloc(size);
+        n = (size_t)snprintf(text, size, "mongodb://");
+        for (size_t i = 0; i < t->hosts_n; i++)
+                n += (size_t)snprintf(text + n, size - n, "%s%s", i ? "," : "", t->hosts[i]);
+        (void)snprintf(text + n, size - n, "/");
+        uri = mongoc_uri_new_with_error(text, error);
+        bson_free(text);
         return uri;
 }
 
