@@ -14,6 +14,7 @@ struct worker_status {
         char *delivery_state;        /* Delivering, Retrying, Throttled, Failing, Blocked */
         char *delivery_message;      /* the function's own words; NULL: none */
         usec last_event_time, last_delivery_time; /* wall; 0: none yet */
+        usec oldest_pending_time;                 /* wall; 0: nothing waits, or it is not known */
         int64_t lag;                              /* -1: unknown */
         /* records that were gone before they could be delivered, since the worker started */
         int64_t lost;
@@ -24,5 +25,5 @@ extern const struct type worker_status_type;
 
 /* The whole status subresource as it is read from the API server (conditions by pkg/controller). FIELD tables
  * for the CRD's schema: observedGeneration, conditions[], sinkUri, replicas, selector, lastEventTime,
- * lastDeliveryTime, lag, workers[]. */
+ * lastDeliveryTime, oldestPendingTime, lag, workers[]. */
 void status_openapi(struct writer *);

@@ -81,6 +81,7 @@ static void write_report(struct report *r, const struct pipeline_status *s)
         struct worker_status status = { .observed_generation = r->trigger->generation,
                                         .last_event_time = s->last_event,
                                         .last_delivery_time = s->last_delivery,
+                                        .oldest_pending_time = s->oldest,
                                         .lag = s->lag,
                                         .lost = (int64_t)s->warnings.lost };
 
