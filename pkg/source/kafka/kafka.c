@@ -73,8 +73,7 @@ static const struct field kafka_fields[] = {
         FIELD(INT, "fetchBytes", struct kafka_spec, fetch_bytes, .fallback = "8388608", .min = 2097152,
               .max = 1073741824,
               .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of "
-                      "it is for records, half for what librdkafka keeps beside "
-                      "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it."),
+                      "it is for records, half for what librdkafka keeps beside them."),
 };
 /* As librdkafka matches it. */
 static void whole_pattern(const struct kafka_spec *spec, struct buf *out)
