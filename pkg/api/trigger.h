@@ -99,10 +99,15 @@ struct retry_spec {
         int on_exhausted;
         bool bisect;
 };
-enum kafka_mechanism { KAFKA_PLAIN, KAFKA_SCRAM_SHA_256, KAFKA_SCRAM_SHA_512 };
+enum kafka_mechanism { KAFKA_PLAIN, KAFKA_SCRAM_SHA_256, KAFKA_SCRAM_SHA_512, KAFKA_OAUTHBEARER };
+struct kafka_oauth_spec {
+        struct oauth2_spec client;
+        struct secret_ref *ca; /* NULL: the system's authorities */
+};
 struct kafka_sasl_spec {
         int mechanism;
-        struct secret_ref *username, *password;
+        struct secret_ref *username, *password; /* with OAUTHBEARER: NULL */
+        struct kafka_oauth_spec *oauth;         /* with OAUTHBEARER; else NULL */
 };
 /* Where a Kafka cluster is, and who we are there. */
 struct kafka_cluster {

@@ -335,13 +335,41 @@ static void add(json_t *list, const struct status_facts *f, const char *type, co
                                                     "observedGeneration", (json_int_t)f->generation));
 }
 
-/* The latest of a time, the sum of the lags. */
+/* What waits: the sum of the lags, and the oldest of all. */
+static void fold_pending(const struct status_facts *f, json_t *status)
+{
+        const char *oldest = NULL;
+        json_int_t lag = -1;
+        usec first = USEC_NEVER, at;
+        json_t *w;
+        size_t i;
+
+        json_array_foreach(f->workers, i, w)
+        {
+                const char *time = json_cstring(w, "oldestPendingTime");
+
+                /* what a worker that is gone was behind is nobody's lag */
+                if (status_is_stale(w, f->uid) || !pod_exists(f->pods, json_cstring(w, "pod")))
+                        continue;
+                if (json_object_get(w, "lag"))
+                        lag = MAX_OF(lag, (json_int_t)0) + json_integer_value(json_object_get(w, "lag"));
+                if (time_parse(str_of(time), &at) && at < first) {
+                        first = at;
+                        oldest = time;
+                }
+        }
+        if (oldest)
+                (void)json_object_set_new(status, "oldestPendingTime", json_string(oldest));
+        if (lag >= 0)
+                (void)json_object_set_new(status, "lag", json_integer(lag));
+}
+
+/* The latest of a time, and what waits. */
 static void fold_workers(const struct status_facts *f, json_t *status)
 {
         static const char *const times[] = { "lastEventTime", "lastDeliveryTime" };
         json_t *w;
         size_t i;
-        json_int_t lag = -1;
 
         for (size_t t = 0; t < COUNT_OF(times); t++) {
                 usec best = 0, at;
@@ -360,13 +388,7 @@ static void fold_workers(const struct status_facts *f, json_t *status)
                 if (found)
                         (void)json_object_set_new(status, times[t], json_string(found));
         }
-        json_array_foreach(f->workers, i, w)
-                /* what a worker that is gone was behind is nobody's lag */
-                if (json_object_get(w, "lag") && !status_is_stale(w, f->uid) &&
-                    pod_exists(f->pods, json_cstring(w, "pod")))
-                        lag = MAX_OF(lag, (json_int_t)0) + json_integer_value(json_object_get(w, "lag"));
-        if (lag >= 0)
-                (void)json_object_set_new(status, "lag", json_integer(lag));
+        fold_pending(f, status);
 }
 
 json_t *status_fold(const struct status_facts *f)

@@ -120,10 +120,11 @@ int dds_fault_error(const struct dds_spec *spec, const struct dds_fault *f, stru
                         where, f->text);
                 return again(err);
         case DDS_FAULT_PRIMARY:
-                (void)error_set(err, ERROR_UNREACHABLE,
-                                "find the primary of replica set %s among %s: %s; is the name right, and has it a "
-                                "primary now?",
-                                spec->replica_set ? spec->replica_set : "(any)", where, f->text);
+                (void)error_set(
+                        err, ERROR_UNREACHABLE,
+                        "find the primary of replica set %s among %s: %s; is the name right, and has it a "
+                        "primary now?",
+                        spec->replica_set ? spec->replica_set : "(any)", where, f->text);
                 return again(err);
         case DDS_FAULT_TLS:
                 (void)error_set(

@@ -179,6 +179,8 @@ static void on_error(struct kafka *s, rd_kafka_event_t *event)
         BUF_AT_END struct buf words = BUF_INIT(4096);
         const char *text;
 
+        if (code == RD_KAFKA_RESP_ERR__AUTHENTICATION)
+                kafka_access_refused(&s->access);
         kafka_access_quote(&s->access, rd_kafka_event_error_string(event), &words);
         text = words.failed || !words.p ? rd_kafka_err2str(code) : words.p;
         if (code == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_event_error_is_fatal(event)) {
