@@ -86,8 +86,17 @@ static void front_failed(struct dds *d, const struct error *err)
 {
         struct reader_job job = d->front;
 
+        d->unwanted = false;
         d->step = STEP_NONE;
         reader_failed(d->reader, &job, err, now_of(d));
+}
+
+static void front_cancelled(struct dds *d)
+{
+        struct error err;
+
+        (void)error_set(&err, ERROR_CANCELLED, "it is not wanted any more");
+        front_failed(d, &err);
 }
 
 static int have_link(struct dds *d, struct error *err)
@@ -145,6 +154,13 @@ static void start(struct dds *d)
         save_start(d, buf_view(&mark));
 }
 
+/* Only once its stream is open a track counts as loaded, and the source as connected. */
+static void open_stream(struct dds *d)
+{
+        d->loaded = true;
+        ask(d, STEP_OPEN, LINK_OPEN, buf_view(&d->mark));
+}
+
 static void loaded(struct dds *d)
 {
         struct error err = d->loading.request.error;
@@ -156,7 +172,7 @@ static void loaded(struct dds *d)
         }
         found = err.kind == ERROR_NONE ? read_value(d, buf_view(&d->loading.value), &err) : -1;
         if (found > 0)
-                front_done(d, buf_view(&d->mark));
+                open_stream(d);
         else if (found == 0)
                 start(d);
         else
@@ -167,17 +183,21 @@ static void start_saved(struct dds *d)
 {
         const struct error *err = &d->loading.request.error;
 
-        if (err->kind == ERROR_NONE)
-                front_done(d, buf_view(&d->mark));
-        else
+        if (err->kind != ERROR_NONE)
                 front_failed(d, err);
+        else if (d->front.kind == READER_LOAD)
+                open_stream(d);
+        else
+                front_done(d, buf_view(&d->mark));
 }
 
 static void take_loading(struct dds *d)
 {
         if (!request_take(&d->loading.request))
                 return;
-        if (d->step == STEP_LOAD)
+        if (d->unwanted)
+                front_cancelled(d);
+        else if (d->step == STEP_LOAD)
                 loaded(d);
         else if (d->step == STEP_SAVE)
                 start_saved(d);
@@ -221,11 +241,16 @@ static void time_text(struct dds_time time, const char *otherwise, struct buf *o
                 buf_text(out, otherwise);
 }
 
+static struct str position_of(const struct dds *d)
+{
+        return d->front.kind == READER_LOAD ? buf_view(&d->mark) : d->front.mark;
+}
+
 /* "the oplog no longer holds the position, of 2026-…: it begins at …" */
 static void lost_text(const struct dds *d, const struct dds_time *oldest, struct buf *out)
 {
         struct dds_position at = { 0 };
-        bool known = dds_position_read(d->front.mark, &at);
+        bool known = dds_position_read(position_of(d), &at);
 
         buf_printf(out, "%s: the oplog no longer holds the position, of ", OPLOG_LOST);
         time_text(known ? at.time : (struct dds_time){ 0 }, "an unknown time", out);
@@ -309,11 +334,24 @@ static void read_ended(struct dds *d, const struct dds_fault *f)
                 fault_failed(d, f);
 }
 
+static void open_ended(struct dds *d, const struct dds_fault *f)
+{
+        if (f->kind == DDS_FAULT_NONE) {
+                well_again(d);
+                front_done(d, buf_view(&d->mark));
+        } else if (dds_fault_lost(f))
+                lost(d);
+        else
+                fault_failed(d, f);
+}
+
 static void link_ended(struct dds *d)
 {
         const struct dds_fault *f = link_fault(d->link);
 
-        if (d->step == STEP_READ)
+        if (d->step == STEP_OPEN)
+                open_ended(d, f);
+        else if (d->step == STEP_READ)
                 read_ended(d, f);
         else if (d->step == STEP_LOST)
                 lost_known(d, f);
@@ -331,7 +369,7 @@ static void left(struct dds *d)
         struct reader_job job = d->leave;
         struct error err;
 
-        d->leaving = d->there = d->discard = d->cut = false;
+        d->leaving = d->there = d->loaded = d->discard = d->cut = false;
         d->cut_at = d->leave_at = USEC_NEVER;
         well_again(d);
         d->add_at = now_of(d) + (lost && !d->share.port.ops ? LOST_PAUSE : USEC_SEC);
@@ -425,20 +463,22 @@ static void claim(struct dds *d, const struct reader_job *job)
 
 static void begin_load(struct dds *d)
 {
+        if (d->loaded) {
+                open_stream(d);
+                return;
+        }
         d->step = STEP_LOAD;
         d->loading.request.wake = d->services->wake;
         store_get(&d->services->store, &d->loading, d->front.name);
 }
 
-/* What goes to the store can't be cancelled. */
+/* What goes to the store can't be cancelled: its answer is the end. */
 static void cancel(struct dds *d)
 {
-        struct error err;
-
-        if (d->step != STEP_START && d->step != STEP_READ && d->step != STEP_LOST)
+        d->unwanted = d->step == STEP_LOAD || d->step == STEP_SAVE;
+        if (d->unwanted || d->step == STEP_NONE)
                 return;
-        (void)error_set(&err, ERROR_CANCELLED, "it is not wanted any more");
-        front_failed(d, &err);
+        front_cancelled(d);
         give_up_job(d);
 }
 

@@ -358,7 +358,7 @@ static void read_changes(struct link *l)
         if (!well)
                 close_client(l);
         else if (!d->left(l->client) && l->changes_n)
-                well = take_reached(l);
+                (void)take_reached(l);
 }
 
 /* ---- jobs --------------------------------------------------------------- */
@@ -410,6 +410,10 @@ static void work(struct helper_job *job)
         bool left;
 
         switch (l->work) {
+        case LINK_OPEN:
+                if (!have_stream(l))
+                        close_client(l);
+                break;
         case LINK_READ:
                 read_changes(l);
                 buf_reset(&l->mark);

@@ -9,7 +9,8 @@
 #include "source/dds/shape.h"
 
 enum link_work {
-        LINK_READ,   /* opens the stream at the mark where it is not there already, and reads */
+        LINK_OPEN,   /* opens the stream at the mark where it is not there already */
+        LINK_READ,   /* the same, and reads */
         LINK_NOW,    /* asks for the time: a mark */
         LINK_OLDEST, /* asks for the time of the oldest change that is kept: a mark */
         LINK_CLOSE,
@@ -47,7 +48,8 @@ struct link *link_leave(struct link *);
 
 /* ---- a job -------------------------------------------------------------- */
 
-/* The link is idle. mark: of READ, copied. bytes: how much READ is to bring together. An error: no thread. */
+/* The link is idle. mark: of OPEN and READ, copied. bytes: how much READ is to bring together. An error: no
+ * thread. */
 int link_submit(struct link *, enum link_work, struct str mark, size_t bytes, struct error *) MUST_CHECK;
 bool link_busy(const struct link *);
 /* true once for each job: it has ended, and the following say what came of it until the next one. */

@@ -10,6 +10,7 @@ enum dds_step {
         STEP_LOAD,  /* the store */
         STEP_START, /* the server, for where the first start begins */
         STEP_SAVE,  /* the store, so that the start stays what it was */
+        STEP_OPEN,  /* the server, for the stream at the mark: then the track is loaded */
         STEP_READ,
         STEP_LOST, /* the server, for how much was lost, or where to go on */
 };
@@ -22,13 +23,15 @@ struct dds {
         struct share share;
         struct dds_access access;
         const struct dds_driver *driver;
-        struct link *link; /* NULL: none yet, or no more */
-        struct buf scope, mark, value;
+        struct link *link;             /* NULL: none yet, or no more */
+        struct buf scope, mark, value; /* mark: of LOAD, once it is known; else for a moment */
         /* the track */
         bool there;  /* it is the reader's */
+        bool loaded; /* its mark is known, while LOAD waits for the server */
         usec add_at; /* when to add it again */
         enum dds_step step;
         struct reader_job front, save, leave;
+        bool unwanted;  /* front is to end with what the store answers */
         bool leaving;   /* its last job waits for the link */
         bool discard;   /* what the link is at is wanted no more */
         bool cut;       /* so that the link is of no use */
