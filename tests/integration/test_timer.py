@@ -123,3 +123,21 @@ def test_a_worker_that_waits_for_a_tick_sleeps(function, runner):
     before = switches()
     time.sleep(3)
     assert switches() - before <= 2
+
+
+def test_ten_thousand_timers_take_little(runner):
+    def anonymous(n):
+        many = [
+            ticks(f"t{n}-{i}", "http://127.0.0.1:9/", schedule="0 0 0 1 1 ?", timeZone="Europe/Berlin")
+            for i in range(n)
+        ]
+        run = runner.start(*many, name=f"run{n}", state=f"state{n}", options=["--log-level=error"])
+        run.wait_until(
+            "all are connected",
+            lambda: [t["sourceState"] for t in run.triggers().values()].count("Connected") == n,
+        )
+        rollup = pathlib.Path(f"/proc/{run.pid}/smaps_rollup").read_text()
+        return int(re.search(r"^Anonymous:\s+(\d+) kB", rollup, re.M).group(1))
+
+    few = 200
+    assert (anonymous(2000) - anonymous(few)) / (2000 - few) <= 6, "KiB for each"

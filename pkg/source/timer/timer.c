@@ -862,6 +862,7 @@ static void timer_settle(struct source *source, struct record *r, enum outcome o
         tick_drop(s, t);
 }
 
+static void timer_asleep(struct source *source) { timer_of(source)->credit = 1; }
 static bool timer_detach(struct source *s UNUSED, struct record *r UNUSED) { return true; }
 /* Each tick is settled by itself, since they need not end in their order. */
 static void timer_commit(struct source *s UNUSED, uint32_t track UNUSED, uint64_t next UNUSED) {}
@@ -909,6 +910,7 @@ static const struct pull_ops pull = {
         .revoked = timer_revoked,
         .lag = timer_lag,
         .runs = timer_runs,
+        .asleep = timer_asleep,
         .stop = timer_stop,
         .free = timer_free,
 };
