@@ -297,8 +297,10 @@ static struct delivery_config engine_config(const struct pipeline *p)
         const struct source_kind *kind = p->kind;
         const struct delivery_spec *d = t->delivery;
         size_t batch_bytes = (size_t)d->batch->max_bytes;
-        bool batches = d->batch->max_messages > 1;
-        int64_t window = MIN_OF(d->max_in_flight * d->batch->max_messages * 2, (int64_t)1 << 20);
+        /* what is in no order stands for itself, and waits for nothing else */
+        int64_t messages = is_unordered(p) ? 1 : d->batch->max_messages;
+        bool batches = messages > 1;
+        int64_t window = MIN_OF(d->max_in_flight * messages * 2, (int64_t)1 << 20);
 
         return (struct delivery_config){
                 .ordering = is_unordered(p) ? ORDERING_NONE : (enum ordering)d->ordering,
@@ -309,7 +311,7 @@ static struct delivery_config engine_config(const struct pipeline *p)
                 .max_records = (uint32_t)window,
                 .max_bytes = batches ? MAX_OF((size_t)8 << 20, 2 * batch_bytes) : (size_t)8 << 20,
                 .key_lanes = (uint32_t)MIN_OF(d->max_in_flight * 4, (int64_t)1024),
-                .batch_records = (uint32_t)d->batch->max_messages,
+                .batch_records = (uint32_t)messages,
                 .batch_bytes = batch_bytes,
                 .batch_wait = batches ? d->batch->max_wait : 0,
                 .timeout = d->timeout,
