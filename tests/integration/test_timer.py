@@ -99,7 +99,10 @@ def test_the_last_and_the_next_run_are_shown(function, runner):
     function.wait_for(2)
     shown = run.wait_until("a run has ended", lambda: (s := run.status()).get("lastRunTime") and s)
     assert shown["lastRunOutcome"] == "Accepted"
-    assert shown["lastRunTime"] < shown["nextRunTime"]
+    last, following = (
+        datetime.datetime.fromisoformat(shown[name]) for name in ("lastRunTime", "nextRunTime")
+    )
+    assert following - last == datetime.timedelta(milliseconds=200)
 
 
 def test_bytes_are_sent_as_they_are(function, runner):
