@@ -65,6 +65,9 @@ struct pull_ops {
         /* Records that were given back, and whose position is not kept yet: after a crash they come again,
          * besides those that are lent. Optional: not known */
         int64_t (*unsaved)(const struct source *);
+        /* Its engine is gone until it has a record to lend: of the track that is assigned it may lend one,
+         * whatever credit it had. Optional: its records come too often for that. */
+        void (*asleep)(struct source *);
         /* Optional: it does not go by the clock. */
         void (*runs)(const struct source *, struct pull_runs *);
         /* All there is was lent and released. Optional: there is no such end. */
