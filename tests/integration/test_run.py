@@ -510,3 +510,18 @@ def test_only_what_keeps_positions_needs_a_state_of_its_own(function, runner):
     third.wait_for_output("trigger=clock state=Connected")
     assert second.status("orders")["sourceState"] != "Failed"
     assert ask(second.port, "/here")[0] == 200
+
+
+def test_what_is_wrong_in_changed_files_is_logged(function, runner, tmp_path):
+    """As a message like any other, and that it is mended, too."""
+    run = runner.start(ticks("clock", function.uri), options=["--log-format=json"])
+    function.wait_for(1)
+    good = (tmp_path / "run.yaml").read_text()
+    (tmp_path / "run.yaml").write_text(good.replace("@every 200ms", "@every never"))
+    run.wait_for_output("what ran before goes on")
+    (tmp_path / "run.yaml").write_text(good)
+    run.wait_for_output("the files can be used again")
+    assert run.stop() == 0
+    lines = [json.loads(line) for line in run.err.splitlines()]
+    (told,) = (line["problem"] for line in lines if "problem" in line)
+    assert re.search(r"run\.yaml:\d+:\d+: spec\.source\.timer\.schedule: ", told)
