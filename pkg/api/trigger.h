@@ -222,6 +222,7 @@ struct source_type {
         /* With shared: positions are in the store. Without a cluster that is one process's alone, which then
          * shares with nobody. */
         bool stored;
+        bool storeless; /* positions are kept where the events come from, or there are none */
         /* Do two Triggers of this source get into each other's way? Says what they have in common, and what
          * to do. key: appends what is the same of all that do. field: of the source's spec. All NULL: never.
          */

@@ -65,7 +65,8 @@ static const struct {
             "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"Standby\",\"deliveryState\":"
             "\"Delivering\"},{\"pod\":\"q\",\"observedGeneration\":3,\"sourceState\":\"Connected\","
             "\"deliveryState\":\"Delivering\",\"lastDeliveryTime\":\"2026-01-02T03:04:05Z\"}]",
-            { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected", "True Idle" }),
+            { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected",
+              "True Delivering" }),
         ROW("an entry of another generation", NULL, NULL, NULL, false, AVAILABLE, POD,
             "[{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\"}]",
             { "Unknown WorkerStarting", "True SinkResolved", "True WorkerAvailable", "Unknown WorkerStarting",
