@@ -5,7 +5,6 @@
 #include "filter/filter.h"
 #include "http/wire/url.h"
 #include "options.h"
-#include "source/timer/cron.h"
 #include "source/timer/timer.h"
 #include "transform/transform.h"
 #include "worker/request.h"
@@ -35,25 +34,24 @@ static int print_runs(const struct preview *p)
 {
         const struct timer_spec *spec = p->trigger->source_spec;
         usec at = clock_wall(&system_clock);
-        struct zone *zone = NULL;
+        struct schedule schedule = { 0 };
         struct error err;
-        struct cron cron;
 
         if (p->after && (!time_parse(str_of(p->after), &at) || at < 0))
                 return usage_error("preview",
                                    "--after wants a time since 1970, such as 2026-01-31T08:00:00Z");
-        if (timer_schedule(spec, &cron, &zone, &err) < 0)
+        if (timer_schedule(spec, NULL, &schedule, &err) < 0)
                 return complain(&err);
         for (int64_t i = 0; i < p->count; i++) {
                 BUF_AT_END struct buf text = BUF_INIT(64);
 
-                at = cron_next(&cron, zone, at);
+                at = schedule_next(&schedule, at);
                 if (at == USEC_NEVER)
                         break;
                 time_format(&text, at);
                 (void)printf("%s\n", text.p ? text.p : "");
         }
-        (void)zone_free(zone);
+        schedule_done(&schedule);
         return 0;
 }
 

@@ -20,6 +20,12 @@ static const struct field worker_fields[] = {
               .help = "When the last event came from the source."),
         FIELD(TIME, "lastDeliveryTime", struct worker_status, last_delivery_time,
               .help = "When the function last accepted an event."),
+        FIELD(TIME, "lastRunTime", struct worker_status, last_run_time,
+              .help = "The scheduled time of the timer's run that ended last."),
+        FIELD(STRING, "lastRunOutcome", struct worker_status, last_run_outcome,
+              .help = "How that run ended: Accepted, DeadLettered, Dropped or Filtered."),
+        FIELD(TIME, "nextRunTime", struct worker_status, next_run_time,
+              .help = "The scheduled time of the timer's next run; absent when there is none."),
         FIELD(TIME, "oldestPendingTime", struct worker_status, oldest_pending_time,
               .help = "When the oldest record happened that came and is not done; absent when nothing "
                       "waits."),

@@ -14,8 +14,11 @@ struct worker_status {
         char *delivery_state;        /* Delivering, Retrying, Throttled, Failing, Blocked */
         char *delivery_message;      /* the function's own words; NULL: none */
         usec last_event_time, last_delivery_time; /* wall; 0: none yet */
-        usec oldest_pending_time;                 /* wall; 0: nothing waits, or it is not known */
-        int64_t lag;                              /* -1: unknown */
+        /* of a source that goes by the clock: scheduled times, wall; 0: none */
+        usec last_run_time, next_run_time;
+        char *last_run_outcome;   /* how the last one ended; NULL: none did */
+        usec oldest_pending_time; /* wall; 0: nothing waits, or it is not known */
+        int64_t lag;              /* -1: unknown */
         /* records that were gone before they could be delivered, since the worker started */
         int64_t lost;
         char *lost_message;  /* the last such loss in words; NULL: none */

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -35,6 +36,12 @@ struct loop {
         struct task *first, **last;
         struct task *turning; /* those of this pass that are still to be turned */
         struct heap deadlines;
+        struct heap alarms;       /* by wall clock */
+        struct loop_io *alarm_io; /* of alarm_fd, which follows the wall clock; NULL: none */
+        int alarm_fd;
+        usec alarm_at;      /* what that is set to; USEC_NEVER: not set */
+        bool no_alarm_fd;   /* there is none to be had */
+        usec wall_is_ahead; /* of the other clock, when alarms were looked at last */
         struct waker waker;
         struct signal_watch *signals;
         void *places[LOOP_PLACES];
@@ -77,11 +84,22 @@ void loop_use_clock(struct loop *l, const struct clock *clock)
         refresh(l);
 }
 
+/* When the first alarm is, by the clock of deadlines; USEC_NEVER: there is none. */
+static usec first_alarm(const struct loop *l)
+{
+        const struct heap_node *first = heap_first(&l->alarms);
+
+        return first ? clock_monotonic(l->clock) + MAX_OF(first->at - clock_wall(l->clock), (usec)0)
+                     : USEC_NEVER;
+}
+
 usec loop_next(const struct loop *l)
 {
         const struct heap_node *first = heap_first(&l->deadlines);
 
-        return l->first || l->turning ? l->now : first ? MAX_OF(first->at, l->now) : USEC_NEVER;
+        return l->first || l->turning
+                       ? l->now
+                       : MIN_OF(first ? MAX_OF(first->at, l->now) : USEC_NEVER, first_alarm(l));
 }
 
 void loop_ready(struct loop *l, struct task *t)
@@ -126,21 +144,146 @@ void loop_forget(struct loop *l, struct task *t)
                 }
 }
 
+/* So often the wall clock is looked at for alarms where no descriptor follows it. */
+static const usec ALARM_LOOK = 500 * USEC_MSEC;
+
 static void on_timer(uv_timer_t *timer) { ((struct loop *)timer->data)->armed = USEC_NEVER; }
 static void on_idle(uv_idle_t *idle UNUSED) {}
 
 static void arm_timer(struct loop *l)
 {
         struct heap_node *first = heap_first(&l->deadlines);
-        usec wait;
+        usec at = first ? first->at : USEC_NEVER, wait;
 
+        if (!l->alarm_io && l->alarms.n) {
+                at = MIN_OF(at, first_alarm(l));
+                at = MIN_OF(at, l->now + ALARM_LOOK);
+        }
         /* A timer that fires too early costs one empty pass; moving it at each change would cost more. */
-        if (!first || first->at >= l->armed)
+        if (at >= l->armed)
                 return;
-        wait = MAX_OF(first->at - l->now, 0);
-        l->armed = first->at;
+        wait = MAX_OF(at - l->now, 0);
+        l->armed = at;
         (void)uv_timer_start(&l->timer, on_timer, (uint64_t)((wait + 999) / 1000), 0);
 }
+
+/* ---- alarms ------------------------------------------------------------- */
+
+static void ring(struct loop *l, struct heap_node *n)
+{
+        struct alarm *a = CONTAINER_OF(n, struct alarm, node);
+
+        heap_remove(&l->alarms, n);
+        if (a->task)
+                loop_ready(l, a->task);
+}
+
+static void ring_all(struct loop *l)
+{
+        for (struct heap_node *n; (n = heap_first(&l->alarms));)
+                ring(l, n);
+}
+
+static usec wall_is_ahead(const struct loop *l) { return clock_wall(l->clock) - clock_monotonic(l->clock); }
+
+/* By so much the clocks differ from before when one was set. */
+static const usec SET = 100 * USEC_MSEC;
+
+static void ring_due(struct loop *l)
+{
+        usec wall, ahead, step;
+
+        if (!l->alarms.n)
+                return;
+        ahead = wall_is_ahead(l);
+        step = ahead - l->wall_is_ahead;
+        l->wall_is_ahead = ahead;
+        if (step > SET || step < -SET) {
+                ring_all(l);
+                return;
+        }
+        wall = clock_wall(l->clock);
+        for (struct heap_node *n; (n = heap_first(&l->alarms)) && n->at <= wall;)
+                ring(l, n);
+}
+
+/* It has expired; or the clock was set, or the machine slept, which cancels it. */
+static void on_alarm(void *cookie, int events UNUSED)
+{
+        struct loop *l = cookie;
+        uint64_t times;
+        ssize_t n = read(l->alarm_fd, &times, sizeof(times));
+
+        if (n < 0 && errno != ECANCELED)
+                return;
+        l->alarm_at = USEC_NEVER;
+        if (n < 0)
+                ring_all(l);
+}
+
+/* A clock that a test gives is not the one that a descriptor follows; nor is there always one to be had: then
+ * the wall clock is looked at so often. */
+static void open_alarm(struct loop *l)
+{
+        struct error err;
+
+        l->no_alarm_fd = l->clock != &system_clock;
+        if (l->no_alarm_fd)
+                return;
+        l->alarm_fd = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
+        if (l->alarm_fd >= 0 && loop_io_open(l, l->alarm_fd, on_alarm, l, &l->alarm_io, &err) == 0) {
+                loop_io_want(l->alarm_io, LOOP_READABLE);
+                return;
+        }
+        if (l->alarm_fd >= 0)
+                (void)close(l->alarm_fd);
+        l->no_alarm_fd = true;
+}
+
+/* The descriptor follows the first of the alarms. */
+static void set_alarm(struct loop *l)
+{
+        struct heap_node *first = heap_first(&l->alarms);
+        usec at = first ? MAX_OF(first->at, (usec)1) : USEC_NEVER;
+        struct itimerspec spec = { 0 };
+
+        if (!l->alarm_io || at == l->alarm_at)
+                return;
+        if (first) {
+                spec.it_value.tv_sec = (time_t)(at / USEC_SEC);
+                spec.it_value.tv_nsec = (long)(at % USEC_SEC) * 1000;
+        }
+        l->alarm_at = at;
+        if (timerfd_settime(l->alarm_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &spec, NULL) < 0 &&
+            errno == ECANCELED) /* it follows the first, and the clock was set just now */
+                ring_all(l);
+}
+
+void loop_alarm(struct loop *l, struct alarm *a, usec wall)
+{
+        if (wall == USEC_NEVER) {
+                heap_remove(&l->alarms, &a->node);
+                return;
+        }
+        if (heap_has(&a->node) && a->node.at == wall)
+                return;
+        if (!l->alarm_io && !l->no_alarm_fd)
+                open_alarm(l);
+        if (!l->alarms.n)
+                l->wall_is_ahead = wall_is_ahead(l);
+        if (!heap_insert(&l->alarms, &a->node, wall) && a->task)
+                loop_ready(l, a->task); /* out of memory: better turned too early than never */
+}
+
+static void close_alarm(struct loop *l)
+{
+        if (!l->alarm_io)
+                return;
+        loop_io_close(l->alarm_io);
+        (void)close(l->alarm_fd);
+}
+
+/* ---- passes ------------------------------------------------------------- */
 
 /* However many tasks are ready, a pass takes little longer, so that descriptors get their turn; the clock is
  * looked at after each so many. */
@@ -193,11 +336,13 @@ static void on_prepare(uv_prepare_t *prepare)
                 heap_remove(&l->deadlines, n);
                 loop_ready(l, CONTAINER_OF(n, struct task, timer));
         }
+        ring_due(l);
         l->passes++;
         l->in_pass = true;
         turn_ready(l);
         l->in_pass = false;
         arm_timer(l);
+        set_alarm(l);
         if (l->first || l->turning)
                 (void)uv_idle_start(&l->idle, on_idle);
         else
@@ -246,7 +391,7 @@ int loop_new(struct loop **out, struct error *err)
                 return error_set(err, ERROR_SYSTEM, "start the event loop: %s", uv_strerror(r));
         }
         l->last = &l->first;
-        l->armed = USEC_NEVER;
+        l->armed = l->alarm_at = USEC_NEVER;
         l->clock = &system_clock;
         (void)uv_prepare_init(&l->uv, &l->prepare);
         (void)uv_idle_init(&l->uv, &l->idle);
@@ -275,6 +420,7 @@ struct loop *loop_free(struct loop *l)
                 next = s->next;
                 uv_close((uv_handle_t *)&s->handle, close_signal);
         }
+        close_alarm(l);
         uv_close((uv_handle_t *)&l->prepare, NULL);
         uv_close((uv_handle_t *)&l->idle, NULL);
         uv_close((uv_handle_t *)&l->timer, NULL);
@@ -286,6 +432,7 @@ struct loop *loop_free(struct loop *l)
                 abort();
         }
         heap_done(&l->deadlines);
+        heap_done(&l->alarms);
         free(l);
         return NULL;
 }

@@ -33,7 +33,12 @@ void loop_use_clock(struct loop *, const struct clock *);
  * no deadline. Such a clock may be put there. */
 usec loop_next(const struct loop *);
 /* What there is once for each loop, kept by whoever makes it, and gone before the loop is. */
-enum loop_place { LOOP_WATCHER /* base/watch */, LOOP_SECRETS /* pkg/secret */, LOOP_PLACES };
+enum loop_place {
+        LOOP_WATCHER, /* base/watch */
+        LOOP_SECRETS, /* pkg/secret */
+        LOOP_ZONES,   /* pkg/source/timer: those that its timers share */
+        LOOP_PLACES
+};
 void **loop_place(struct loop *, enum loop_place);
 void *loop_uv(struct loop *); /* the uv_loop_t, for pkg/http, pkg/kube and pkg/base alone */
 
@@ -42,6 +47,16 @@ void loop_ready(struct loop *, struct task *);
 /* turn it then, too; USEC_NEVER: no deadline; replaces the last one */
 void loop_arm(struct loop *, struct task *, usec deadline);
 void loop_forget(struct loop *, struct task *);
+
+/* A time of day that a task waits for. The task is turned then, and whenever the wall clock was set or the
+ * machine slept, since how long there is to wait is another question now. Embedded in its owner, zeroed
+ * before first use, and taken out with USEC_NEVER before it is freed. */
+struct alarm {
+        struct heap_node node; /* the loop's; by wall clock */
+        struct task *task;     /* NULL: nobody is turned */
+};
+/* At that time (wall clock), which replaces the last one. USEC_NEVER: none. */
+void loop_alarm(struct loop *, struct alarm *, usec wall);
 
 /* Descriptors. Level-triggered; the callback may close the watch. The watch is freed by the loop after
  * loop_io_close. */

@@ -310,6 +310,88 @@ static void when_the_next_turn_is_can_be_asked(void **state UNUSED)
         assert_int_equal(upcoming[2], USEC_HOUR);
 }
 
+/* ---- alarms ------------------------------------------------------------- */
+
+static struct letter first_alarm = { .task = { .turn = letter_turn }, .name = 'a', .stops = true },
+                     second_alarm = { .task = { .turn = letter_turn }, .name = 'b' };
+static struct alarm alarms[2] = { { .task = &first_alarm.task }, { .task = &second_alarm.task } };
+
+static void look_again(struct task *t UNUSED, usec now UNUSED) { loop_stop(loop); }
+
+/* One pass, and no more. */
+static const char *passed(void)
+{
+        struct task look = { .turn = look_again };
+
+        order_n = 0;
+        order[0] = 0;
+        loop_ready(loop, &look);
+        loop_run(loop);
+        return order;
+}
+
+static void an_alarm_rings_at_its_time_of_day(void **state UNUSED)
+{
+        first_alarm.stops = false;
+        given = (struct set_clock){ .monotonic = USEC_HOUR, .wall = 1000 * USEC_DAY };
+        loop_use_clock(loop, &given_clock);
+        loop_alarm(loop, &alarms[0], 1000 * USEC_DAY + USEC_MINUTE);
+        loop_alarm(loop, &alarms[1], 1000 * USEC_DAY + 2 * USEC_MINUTE);
+        assert_int_equal(loop_next(loop), USEC_HOUR + USEC_MINUTE);
+        set_clock_pass(&given, USEC_MINUTE - 1);
+        assert_string_equal(passed(), "");
+        set_clock_pass(&given, 1);
+        assert_string_equal(passed(), "a");
+        loop_alarm(loop, &alarms[1], 1000 * USEC_DAY + 3 * USEC_MINUTE);
+        set_clock_pass(&given, USEC_MINUTE);
+        assert_string_equal(passed(), "");
+        set_clock_pass(&given, USEC_MINUTE);
+        assert_string_equal(passed(), "b");
+        loop_alarm(loop, &alarms[0], 1000 * USEC_DAY + 4 * USEC_MINUTE);
+        loop_alarm(loop, &alarms[0], USEC_NEVER);
+        set_clock_pass(&given, USEC_HOUR);
+        assert_string_equal(passed(), "");
+}
+
+static void a_clock_that_is_set_rings_all_alarms(void **state UNUSED)
+{
+        static const usec steps[] = { USEC_HOUR, -USEC_HOUR, 200 * USEC_MSEC, -200 * USEC_MSEC };
+
+        first_alarm.stops = false;
+        for (size_t i = 0; i < COUNT_OF(steps); i++) {
+                given = (struct set_clock){ .monotonic = USEC_HOUR, .wall = 1000 * USEC_DAY };
+                loop_use_clock(loop, &given_clock);
+                loop_alarm(loop, &alarms[0], 1001 * USEC_DAY);
+                loop_alarm(loop, &alarms[1], 1002 * USEC_DAY);
+                assert_string_equal(passed(), "");
+                given.wall += steps[i];
+                assert_string_equal(passed(), "ab");
+                assert_string_equal(passed(), "");
+        }
+        /* One that is only adjusted is followed. */
+        loop_alarm(loop, &alarms[0], given.wall + USEC_MINUTE);
+        given.wall += 20 * USEC_MSEC;
+        assert_string_equal(passed(), "");
+        set_clock_pass(&given, USEC_MINUTE - 21 * USEC_MSEC);
+        assert_string_equal(passed(), "");
+        set_clock_pass(&given, USEC_MSEC);
+        assert_string_equal(passed(), "a");
+}
+
+static void an_alarm_wakes_a_loop_that_sleeps(void **state UNUSED)
+{
+        usec at = clock_wall(&system_clock) + 20 * USEC_MSEC;
+
+        first_alarm.stops = true;
+        order_n = 0;
+        loop_alarm(loop, &alarms[1], at + USEC_HOUR);
+        loop_alarm(loop, &alarms[0], at);
+        run();
+        assert_string_equal(order, "a");
+        assert_true(clock_wall(&system_clock) >= at);
+        loop_alarm(loop, &alarms[1], USEC_NEVER);
+}
+
 /* ---- the waker ---------------------------------------------------------- */
 
 enum { THREADS = 4, RINGS = 25000 };
@@ -637,6 +719,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(deadlines_are_kept_by_the_clock_that_was_given, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(when_the_next_turn_is_can_be_asked, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_alarm_rings_at_its_time_of_day, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_clock_that_is_set_rings_all_alarms, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_alarm_wakes_a_loop_that_sleeps, setup, teardown),
                 cmocka_unit_test_setup_teardown(no_ring_is_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_watch_may_close_itself, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_crowd_holds_up_nobody_and_all_have_their_turn, setup,

@@ -37,6 +37,7 @@ struct file_store {
         size_t size, live;            /* bytes in the journal; of frames that still count */
         struct buf pending;           /* frames not yet written */
         struct list waiting, syncing; /* puts in pending; written, and being synced */
+        struct task write;            /* of what was put in a pass, once it is over */
         bool sync_running;
         uv_fs_t sync;
         struct watch watch; /* of the journal: open once the store is */
@@ -265,6 +266,11 @@ static void start_sync(struct file_store *s)
                 s->sync.result = UV_EIO;
                 on_sync(&s->sync);
         }
+}
+
+static void on_write(struct task *t, usec now UNUSED)
+{
+        start_sync(CONTAINER_OF(t, struct file_store, write));
 }
 
 /* What can't be read is kept beside the journal, for whoever wants to look into it. */
@@ -496,6 +502,7 @@ int file_store_new(struct file_store **out, struct loop *loop, const char *folde
         s->fd = s->lock = -1;
         s->pending.max = (size_t)64 << 20;
         s->look.turn = on_look;
+        s->write.turn = on_write;
         s->folder = str_dup(str_of(folder));
         if (!s->folder || file_store_folder(folder, err) < 0 || take_lock(s, err) < 0 || load(s, err) < 0 ||
             watch_journal(s, err) < 0) {
@@ -538,6 +545,7 @@ struct file_store *file_store_free(struct file_store *s)
         close_files(s);
         watch_close(&s->watch);
         loop_forget(s->loop, &s->look);
+        loop_forget(s->loop, &s->write);
         free(s->folder);
         free(s);
         return NULL;
@@ -602,14 +610,17 @@ static void put(void *cookie, struct store_request *r, struct str key, struct st
                 return;
         }
         list_append(&s->waiting, &r->request.node);
-        start_sync(s);
+        loop_ready(s->loop, &s->write);
 }
 
 /* What was put is written all the same. */
 static void cancel(void *cookie UNUSED, struct store_request *r) { list_remove(&r->request.node); }
 
 static const struct store_ops ops = { get, put, cancel };
-struct store file_store_port(struct file_store_end *end) { return (struct store){ &ops, end }; }
+struct store file_store_port(struct file_store_end *end)
+{
+        return (struct store){ .ops = &ops, .cookie = end };
+}
 
 int file_store_end_new(struct file_store_end **out, struct file_store *s, struct str prefix,
                        struct error *err)

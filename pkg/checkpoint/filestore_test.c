@@ -226,6 +226,33 @@ static void completions_keep_their_order(void **state UNUSED)
         store = file_store_free(store);
 }
 
+static struct user *crowd;
+
+/* As the timers of one boundary do, each in its turn. */
+static void put_a_hundred(struct task *t UNUSED, usec now UNUSED)
+{
+        for (int i = 0; i < 100; i++) {
+                char key[16];
+
+                (void)snprintf(key, sizeof(key), "k%d", i);
+                begin_put(crowd, str_of(key), STR("v"));
+        }
+}
+
+static void all_of_a_pass_are_one_group(void **state UNUSED)
+{
+        struct task puts = { .turn = put_a_hundred };
+
+        open_store();
+        crowd = user_new("t");
+        loop_ready(loop, &puts);
+        /* The first that is done ends the wait: all the others are done as well. */
+        wait_for(crowd, 1);
+        assert_int_equal(crowd->taken_n, 100);
+        user_free(crowd);
+        store = file_store_free(store);
+}
+
 static void what_was_queued_is_written_at_the_end(void **state UNUSED)
 {
         struct user *u;
@@ -736,6 +763,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(what_is_put_is_got_also_after_reopening, setup, teardown),
                 cmocka_unit_test_setup_teardown(prefixes_keep_apart, setup, teardown),
                 cmocka_unit_test_setup_teardown(completions_keep_their_order, setup, teardown),
+                cmocka_unit_test_setup_teardown(all_of_a_pass_are_one_group, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_was_queued_is_written_at_the_end, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_torn_end_is_cut_off, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_torn_end_is_reported, setup, teardown),

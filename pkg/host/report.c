@@ -76,11 +76,13 @@ static void write_report(struct report *r, const struct pipeline_status *s)
 {
         char source[sizeof(s->source_text)], delivery[sizeof(s->delivery_text)],
                 lost[sizeof(s->warnings.lost_text)];
-        char source_state[32], delivery_state[32];
+        char source_state[32], delivery_state[32], outcome[32];
         BUF_AT_END struct buf clock = BUF_INIT(256);
         struct worker_status status = { .observed_generation = r->trigger->generation,
                                         .last_event_time = s->last_event,
                                         .last_delivery_time = s->last_delivery,
+                                        .last_run_time = s->runs.last,
+                                        .next_run_time = s->runs.next,
                                         .oldest_pending_time = s->oldest,
                                         .lag = s->lag,
                                         .lost = (int64_t)s->warnings.lost };
@@ -94,6 +96,8 @@ static void write_report(struct report *r, const struct pipeline_status *s)
         status.source_message = *source ? source : NULL;
         status.delivery_state = delivery_state;
         status.delivery_message = r->delivery == DELIVERY_IDLE || !*delivery ? NULL : delivery;
+        (void)snprintf(outcome, sizeof(outcome), "%s", outcome_name(s->runs.outcome));
+        status.last_run_outcome = s->runs.last ? outcome : NULL;
         status.lost_message = *lost ? lost : NULL;
         pipeline_clock(s, &clock);
         status.clock_message = clock.n ? clock.p : NULL;

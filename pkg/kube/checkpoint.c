@@ -356,7 +356,7 @@ static void put(void *cookie, struct store_request *r, struct str key, struct st
 static void cancel(void *cookie UNUSED, struct store_request *r) { list_remove(&r->request.node); }
 
 static const struct store_ops ops = { get, put, cancel };
-struct store kube_checkpoint_port(struct kube_checkpoint *c) { return (struct store){ &ops, c }; }
+struct store kube_checkpoint_port(struct kube_checkpoint *c) { return (struct store){ &ops, c, USEC_SEC }; }
 
 int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client,
                         const struct kube_checkpoint_config *config, struct error *err)

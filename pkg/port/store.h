@@ -22,6 +22,9 @@ struct store_ops {
 struct store {
         const struct store_ops *ops;
         void *cookie;
+        /* Others may write the keys, too, and each write is dear: so far apart they are to be. 0: they are
+         * this process's alone. */
+        usec apart;
 };
 
 /* The request is idle; key and value are copied. */

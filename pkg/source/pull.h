@@ -28,6 +28,13 @@ struct pull_event {
         const char *text; /* the peer's own words; borrowed until the next poll; NULL: none */
 };
 
+/* Of a source that goes by the clock: its records are runs. Scheduled times, wall. */
+struct pull_runs {
+        usec last;            /* the one that ended last; 0: none did */
+        enum outcome outcome; /* of that */
+        usec next;            /* 0: there is none, or it is not known */
+};
+
 /* How far one track is behind. */
 struct track_lag {
         const char *stream; /* what it is a part of, such as a topic; borrowed until the source is called */
@@ -58,6 +65,11 @@ struct pull_ops {
         /* Records that were given back, and whose position is not kept yet: after a crash they come again,
          * besides those that are lent. Optional: not known */
         int64_t (*unsaved)(const struct source *);
+        /* Its engine is gone until it has a record to lend: of the track that is assigned it may lend one,
+         * whatever credit it had. Optional: its records come too often for that. */
+        void (*asleep)(struct source *);
+        /* Optional: it does not go by the clock. */
+        void (*runs)(const struct source *, struct pull_runs *);
         /* All there is was lent and released. Optional: there is no such end. */
         bool (*drained)(const struct source *);
         void (*stop)(struct source *);           /* ends in PULL_CLOSED */

@@ -36,6 +36,9 @@ struct source_kind {
         /* Optional: what of open can fail, without anything that a source of its kind that runs has: so it is
          * known before that one is stopped. */
         int (*check)(const void *spec, const struct services *, struct error *) MUST_CHECK;
+        /* Are its records in no order, so that one does not wait for another whatever spec.delivery says?
+         * Optional: they are. */
+        bool (*unordered)(const void *spec);
         /* Where it comes from, for people and for the `source` attribute: "kafka shop/orders". */
         void (*origin)(const struct trigger *, struct buf *);
         /* Does it make something outside the cluster that must be taken back? Says what, for people.

@@ -251,6 +251,10 @@ static void add_status(struct writer *w, const struct trigger *t, const struct p
         time_member(w, "oldestPendingTime", s->oldest);
         time_member(w, "lastEventTime", s->last_event);
         time_member(w, "lastDeliveryTime", s->last_delivery);
+        time_member(w, "lastRunTime", s->runs.last);
+        if (s->runs.last)
+                writer_member_text(w, "lastRunOutcome", outcome_name(s->runs.outcome));
+        time_member(w, "nextRunTime", s->runs.next);
         writer_object_end(w);
 }
 

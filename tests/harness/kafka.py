@@ -323,48 +323,50 @@ def _setns(descriptor):
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def _brokers(bootstrap, node):
+def _admin(bootstrap):
+    """A broker that paused for a second is none for a moment: a client that asks just then is to ask again soon."""
     from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient(
+    return AdminClient(
         {
             "bootstrap.servers": bootstrap,
             "log_level": 0,
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 100,
+            "topic.metadata.refresh.interval.ms": 200,
         }
     )
-    return node in admin.list_topics(timeout=5).brokers
+
+
+def _brokers(bootstrap, node):
+    return node in _admin(bootstrap).list_topics(timeout=5).brokers
 
 
 def _create_topic(bootstrap, name, partitions, config, leaders):
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import NewTopic
 
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     where = {"replica_assignment": [[n] for n in leaders]} if leaders else {"replication_factor": 1}
     topic = NewTopic(name, len(leaders) if leaders else partitions, config=config, **where)
     admin.create_topics([topic], operation_timeout=20)[name].result(30)
 
 
 def _delete_topic(bootstrap, name):
-    from confluent_kafka.admin import AdminClient
-
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     admin.delete_topics([name], operation_timeout=20)[name].result(30)
 
 
 def _grow_topic(bootstrap, name, partitions):
-    from confluent_kafka.admin import AdminClient, NewPartitions
+    from confluent_kafka.admin import NewPartitions
 
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     admin.create_partitions([NewPartitions(name, partitions)], operation_timeout=20)[name].result(30)
 
 
 def _purge(bootstrap, topic, before):
     from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     for f in admin.delete_records([TopicPartition(topic, p, o) for p, o in before.items()]).values():
         f.result(30)
 

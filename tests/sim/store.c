@@ -77,7 +77,7 @@ static const struct store_ops ops = { get, put, cancel };
 void store_open(struct worker *k)
 {
         memset(k->ops, 0, sizeof(k->ops));
-        k->store = (struct store){ &ops, k };
+        k->store = (struct store){ .ops = &ops, .cookie = k };
 }
 
 /* What is under way is written or not. */

@@ -106,5 +106,5 @@ static inline struct store test_store_port(struct test_store *s)
 {
         static const struct store_ops ops = { test_store_get, test_store_put, test_store_cancel };
 
-        return (struct store){ &ops, s };
+        return (struct store){ .ops = &ops, .cookie = s };
 }

@@ -126,6 +126,7 @@ struct kafka {
         uint32_t unreadable_n;        /* partitions that can't be read */
         char silence[160];            /* what was not answered in time, or at all; empty: nothing */
         bool leaderless;              /* by those a partition has no leader: one may be elected soon */
+        bool silent;                  /* by those a leader owes an answer that is long due */
         uint32_t statistics;          /* that were passed over, since nothing was amiss */
         bool stopping, close_asked, closing, closed, told_closed;
         struct helper *helper; /* for calls of librdkafka that block */

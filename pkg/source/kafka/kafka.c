@@ -817,7 +817,8 @@ static void reopen(struct kafka *s)
 {
         s->reopen_at = s->try_at = 0;
         s->refused[0] = 0;
-        s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = s->leaderless = false;
+        s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = false;
+        s->leaderless = s->silent = false;
         s->away = NULL;
         s->silence[0] = 0;
         s->asked = s->commits_under_way = 0;

@@ -76,7 +76,15 @@ static bool parse_item(const struct field *f, struct str item, uint64_t *bits, b
         return true;
 }
 
-static int parse_field(const struct field *f, struct str text, uint64_t *bits, bool *any, struct buf *why)
+/* Where in the schedule it stands. */
+static void say_where(struct buf *why, const char *begin, const char *at)
+{
+        buf_printf(why, " (at character %d)", (int)(at - begin) + 1);
+}
+
+/* begin: of the whole schedule. */
+static int parse_field(const struct field *f, struct str text, const char *begin, uint64_t *bits, bool *any,
+                       struct buf *why)
 {
         struct str rest = text;
         bool ends_open = text.p[text.n - 1] == ',';
@@ -93,13 +101,14 @@ static int parse_field(const struct field *f, struct str text, uint64_t *bits, b
                                 "\" is no %s: expected %d-%d%s, *,%s a list, a range or a step such as */5",
                                 STR_ARG(item), f->name, f->min, f->max, f->names ? " or a name" : "",
                                 f->question ? " ?," : "");
+                        say_where(why, begin, item.p);
                         return -1;
                 }
         }
         return 0;
 }
 
-static int parse_rate(struct str s, struct cron *c, struct buf *why)
+static int parse_rate(struct str s, const char *begin, struct cron *c, struct buf *why)
 {
         usec period;
 
@@ -108,10 +117,12 @@ static int parse_rate(struct str s, struct cron *c, struct buf *why)
                            "\"" STR_FMT
                            "\" is no duration: expected a number and a unit such as 30s, 3m, 1h30m or 1d",
                            STR_ARG(s));
+                say_where(why, begin, s.p);
                 return -1;
         }
         if (period < 100 * USEC_MSEC) {
                 buf_text(why, "a period must be at least 100ms");
+                say_where(why, begin, s.p);
                 return -1;
         }
         c->period = period;
@@ -153,12 +164,12 @@ static struct cron cron_of(const struct parsed *p)
 }
 
 /* Kubernetes' five fields, whose second is 0. */
-static int parse_five(const struct str parts[5], struct cron *c, struct buf *why)
+static int parse_five(const struct str parts[5], const char *begin, struct cron *c, struct buf *why)
 {
         struct parsed p = { .bits = { 1 } };
 
         for (size_t i = 0; i < 5; i++)
-                if (parse_field(&cron_fields[i], parts[i], &p.bits[i + 1], &p.any[i + 1], why) < 0)
+                if (parse_field(&cron_fields[i], parts[i], begin, &p.bits[i + 1], &p.any[i + 1], why) < 0)
                         return -1;
         p.bits[5] = (p.bits[5] | p.bits[5] >> 7) & 0x7f; /* 7 is Sunday, too */
         *c = cron_of(&p);
@@ -175,7 +186,7 @@ static bool reads_otherwise(const struct str parts[5])
         struct cron c;
 
         return has(parts[0], '/') && !has(parts[1], '/') && !has(parts[2], '/') && !has(parts[3], '/') &&
-               !has(parts[4], '/') && parse_five(parts, &c, &why) == 0;
+               !has(parts[4], '/') && parse_five(parts, parts[0].p, &c, &why) == 0;
 }
 
 static void both_readings(struct str s, struct buf *why)
@@ -187,7 +198,7 @@ static void both_readings(struct str s, struct buf *why)
                    STR_ARG(s), STR_ARG(s));
 }
 
-static int parse_cron(struct str s, struct cron *c, struct buf *why)
+static int parse_cron(struct str s, const char *begin, struct cron *c, struct buf *why)
 {
         struct parsed p = { .bits[5] = 0x7f, .any[5] = true };
         struct str parts[7];
@@ -198,10 +209,12 @@ static int parse_cron(struct str s, struct cron *c, struct buf *why)
                            "a cron schedule has 5 or 6 fields (second minute hour day-of-month month "
                            "[day-of-week]), this one has %zu%s",
                            n, n > 6 ? " or more" : "");
+                if (n > 6)
+                        say_where(why, begin, parts[6].p);
                 return -1;
         }
         for (size_t i = 0; i < n; i++)
-                if (parse_field(&fields[i], parts[i], &p.bits[i], &p.any[i], why) < 0) {
+                if (parse_field(&fields[i], parts[i], begin, &p.bits[i], &p.any[i], why) < 0) {
                         if (n == 5 && i == 4) {
                                 buf_text(why, "; ");
                                 both_readings(s, why);
@@ -227,6 +240,7 @@ int cron_parse_kubernetes(struct str s, struct cron *out, struct buf *why)
                 { { "@daily", 6 }, { "0 0 * * *", 9 } },   { { "@midnight", 9 }, { "0 0 * * *", 9 } },
                 { { "@hourly", 7 }, { "0 * * * *", 9 } },
         };
+        const char *begin = s.p;
         struct str parts[7];
         struct cron c;
         size_t n;
@@ -245,9 +259,11 @@ int cron_parse_kubernetes(struct str s, struct cron *out, struct buf *why)
                            "has %zu%s fields: expected five, minute hour day-of-month month day-of-week, or "
                            "@hourly, @daily, @weekly, @monthly or @yearly",
                            n, n > 6 ? " or more" : "");
+                if (n > 5)
+                        say_where(why, begin, parts[5].p);
                 return -1;
         }
-        if (parse_five(parts, &c, why) < 0)
+        if (parse_five(parts, begin, &c, why) < 0)
                 return -1;
         *out = c;
         return 0;
@@ -255,6 +271,7 @@ int cron_parse_kubernetes(struct str s, struct cron *out, struct buf *why)
 
 int cron_parse(struct str s, struct cron *out, struct str *zone, struct buf *why)
 {
+        const char *begin = s.p;
         struct cron c = { 0 };
         int r;
 
@@ -270,14 +287,14 @@ int cron_parse(struct str s, struct cron *out, struct str *zone, struct buf *why
                 return -1;
         }
         if (str_starts(s, STR("@every ")))
-                r = parse_rate(str_trim((struct str){ s.p + 7, s.n - 7 }), &c, why);
+                r = parse_rate(str_trim((struct str){ s.p + 7, s.n - 7 }), begin, &c, why);
         else if (s.p[0] == '@') {
                 buf_text(why, "of the @ words only @every is known, as in @every 1h30m");
                 r = -1;
         } else if (!memchr(s.p, ' ', s.n) && !memchr(s.p, '\t', s.n) && s.p[0] >= '0' && s.p[0] <= '9')
-                r = parse_rate(s, &c, why);
+                r = parse_rate(s, begin, &c, why);
         else
-                r = parse_cron(s, &c, why);
+                r = parse_cron(s, begin, &c, why);
         if (r == 0)
                 *out = c;
         return r;

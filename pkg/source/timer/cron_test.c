@@ -2,6 +2,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -16,11 +17,6 @@ static usec at(const char *text)
                 fail_msg("\"%s\" is no time", text);
         return t;
 }
-
-struct schedule {
-        struct cron cron;
-        struct zone *zone;
-};
 
 static struct schedule schedule_of(const char *text, const char *zone)
 {
@@ -144,6 +140,41 @@ static void errors_name_the_field(void **state UNUSED)
                 if (!why.p || !strstr(why.p, all[i].says))
                         fail_msg("\"%s\": %s", all[i].text, why.p ? why.p : "nothing");
                 free(exact);
+        }
+}
+
+static void errors_say_where_they_are(void **state UNUSED)
+{
+        static const struct {
+                const char *text;
+                bool kubernetes;
+                int at;
+        } all[] = {
+                { "61 * * * *", false, 1 },
+                { "0 0 1,2,25 1 1", false, 9 },
+                { "CRON_TZ=UTC   0 0 24 1 1", false, 19 },
+                { "  0 99 * * *", false, 5 },
+                { "0 0 1,,3 1 1", false, 7 },
+                { "@every 5y", false, 8 },
+                { "@every 1ms", false, 8 },
+                { "* * * * * * *", false, 13 },
+                { "0 0 * 13 *", true, 7 },
+                { "0 0 * * MON-FOO", true, 9 },
+                { "0 0 * * * *", true, 11 },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf why = BUF_INIT(1024);
+                struct cron c;
+                struct str zone;
+                char says[64];
+
+                (void)snprintf(says, sizeof(says), "(at character %d)", all[i].at);
+                if ((all[i].kubernetes ? cron_parse_kubernetes(str_of(all[i].text), &c, &why)
+                                       : cron_parse(str_of(all[i].text), &c, &zone, &why)) == 0)
+                        fail_msg("\"%s\" was taken", all[i].text);
+                if (!strstr(why.p, says))
+                        fail_msg("\"%s\": %s, not %s", all[i].text, why.p, says);
         }
 }
 
@@ -647,6 +678,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(errors_name_the_field),
+                cmocka_unit_test(errors_say_where_they_are),
                 cmocka_unit_test(what_kubernetes_would_read_otherwise_is_refused),
                 cmocka_unit_test(kubernetes_form),
                 cmocka_unit_test(kubernetes_days),

@@ -19,6 +19,11 @@ struct zone {
         bool has_rule, has_summer;
         int64_t standard, summer;
         struct change begin, end;
+        /* of one that is shared: */
+        size_t users;
+        void **place;
+        struct zone *next;
+        char *name;
 };
 
 static int64_t big_endian(const char *p, size_t n)
@@ -288,10 +293,55 @@ int zone_load(struct zone **out, struct str name, struct error *err)
         return 0;
 }
 
+int zone_share(void **place, struct zone **out, struct str name, struct error *err)
+{
+        struct zone *z;
+
+        for (z = *place; z; z = z->next)
+                if (str_is(name, z->name)) {
+                        z->users++;
+                        *out = z;
+                        return 0;
+                }
+        if (zone_load(&z, name, err) < 0 || !z)
+                return -1;
+        z->name = str_dup(name);
+        if (!z->name) {
+                (void)zone_free(z);
+                return error_memory(err);
+        }
+        z->users = 1;
+        z->place = place;
+        z->next = *place;
+        *place = z;
+        *out = z;
+        return 0;
+}
+
+/* false: others use it still. */
+static bool leave_place(struct zone *z)
+{
+        void **at = z->place;
+        struct zone *before = NULL;
+
+        if (!at)
+                return true;
+        if (--z->users)
+                return false;
+        for (struct zone *other = *at; other != z; other = other->next)
+                before = other;
+        if (before)
+                before->next = z->next;
+        else
+                *at = z->next;
+        return true;
+}
+
 struct zone *zone_free(struct zone *z)
 {
-        if (!z)
+        if (!z || !leave_place(z))
                 return NULL;
+        free(z->name);
         free(z->transitions);
         free(z->offsets);
         free(z);

@@ -141,6 +141,27 @@ static void unknown_names_are_refused(void **state UNUSED)
         }
 }
 
+static void those_of_one_name_are_shared(void **state UNUSED)
+{
+        struct zone *z[4] = { NULL };
+        void *place = NULL;
+        struct error err;
+
+        assert_int_equal(zone_share(&place, &z[0], STR("Europe/Berlin"), &err), 0);
+        assert_int_equal(zone_share(&place, &z[1], STR("Asia/Tehran"), &err), 0);
+        assert_int_equal(zone_share(&place, &z[2], STR("Europe/Berlin"), &err), 0);
+        assert_int_equal(zone_share(&place, &z[3], STR("UTC"), &err), 0);
+        assert_ptr_equal(z[0], z[2]);
+        assert_ptr_not_equal(z[0], z[1]);
+        assert_int_equal(zone_share(&place, &z[0], STR("Mars/Olympus"), &err), -1);
+        (void)zone_free(z[0]);
+        assert_int_equal(zone_offset(z[2], days_from_civil(2026, 7, 1) * 86400), 7200);
+        (void)zone_free(z[1]);
+        (void)zone_free(z[2]);
+        (void)zone_free(z[3]);
+        assert_null(place);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -149,6 +170,7 @@ int main(void)
                 cmocka_unit_test(utc_needs_no_file),
                 cmocka_unit_test(the_far_future_follows_the_rule),
                 cmocka_unit_test(unknown_names_are_refused),
+                cmocka_unit_test(those_of_one_name_are_shared),
         };
         return cmocka_run_group_tests_name("zone", tests, NULL, NULL);
 }
