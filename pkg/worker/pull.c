@@ -324,7 +324,8 @@ static int open_engine(struct pull *p, const struct delivery_config *config, str
         if (!events || !p->flights || delivery_new(&p->engine, config, random_seed(), err) < 0) {
                 free(events);
                 free(TAKE(p->flights));
-                return error_memory(err);
+                (void)error_memory(err);
+                return -1;
         }
         memcpy(events, p->few, sizeof(p->few));
         p->events = events;
