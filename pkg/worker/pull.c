@@ -290,7 +290,7 @@ static usec pull_deadline(const struct feed *f)
         return p->failed_until ? MIN_OF(at, p->failed_until) : at;
 }
 
-/* ---- sleep -------------------------------------------------------------- */
+/* ---- rest -------------------------------------------------------------- */
 
 /* What is counted since the start, whatever engines there were. */
 static void add_up(const struct pull *p, struct delivery_stats *s)
@@ -483,7 +483,7 @@ int pull_new(struct feed **out, const struct feed_config *config, const struct d
 {
         static const struct feed_ops ops = { .turn = pull_turn,
                                              .deadline = pull_deadline,
-                                             .sleep = pull_sleep,
+                                             .rest = pull_sleep,
                                              .stir = pull_stir,
                                              .wake = pull_wake,
                                              .stop = pull_stop,
