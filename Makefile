@@ -54,7 +54,9 @@ package_libs += $(shell pkg-config --libs libllhttp 2>/dev/null || echo -lllhttp
 endif
 
 # ---- files ----------------------------------------------------------------------------------------------------------------------------
-library_sources := $(filter-out %_test.c,$(shell find pkg -name '*.c' | sort))
+# The driver of DDS is a module of its own: libmongoc and what it brings along are loaded where they are used.
+module_sources := $(wildcard pkg/source/dds/driver/*.c)
+library_sources := $(filter-out %_test.c $(module_sources),$(shell find pkg -name '*.c' | sort))
 command_sources := $(filter-out %_test.c,$(wildcard cmd/sluice/*.c))
 test_sources := $(shell find pkg cmd tests -name '*_test.c' 2>/dev/null | sort)
 simulator_sources := $(wildcard tests/sim/*.c)
@@ -62,6 +64,7 @@ support_sources := $(wildcard tests/support/*.c)
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 tests := $(patsubst %.c,$(BUILD)/%,$(test_sources))
 archive := $(BUILD)/libsluice.a
+module := $(BUILD)/sluice-dds.so
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -86,6 +89,12 @@ $(archive): $(call objects,$(library_sources)) $(llhttp_objects)
 $(BUILD)/sluice: $(call objects,$(command_sources)) $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+
+mongoc_cflags := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libmongoc-1.0 2>/dev/null))
+$(call objects,$(module_sources)): CFLAGS += -fPIC -fvisibility=hidden $(mongoc_cflags)
+$(module): $(call objects,$(module_sources))
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(instrument) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libmongoc-1.0 2>/dev/null)
 
 $(BUILD)/generate: $(BUILD)/tools/generate.o $(archive)
 	$(call say,LD,$@)
@@ -121,7 +130,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(call objects,tests/sim/me
 deps: ## install what the build and the tests need (Debian packages)
 	tools/deps all
 
-program: $(BUILD)/sluice
+program: $(BUILD)/sluice $(module)
 build: ## compile the program: build/sluice
 	@tools/deps build
 	@+$(MAKE) --no-print-directory -j$(JOBS) program
@@ -138,7 +147,7 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 
 # The image that the end-to-end tests install. SLUICE_IMAGE names another one.
 e2e_image := build/image/sluice-e2e.oci.tar
-$(e2e_image): $(library_sources) $(command_sources) $(shell find pkg cmd -name '*.h') Makefile tools/image tools/deps tools/versions
+$(e2e_image): $(library_sources) $(command_sources) $(module_sources) $(shell find pkg cmd -name '*.h') Makefile tools/image tools/deps tools/versions
 	tools/image -t e2e -o $@
 
 # Downloads wait for the network and compiling for the processor: both at once. Whatever fails is told when both have ended.
@@ -175,10 +184,11 @@ simulate: $(BUILD)/sim ## the simulator of the delivery engine and of the reader
 	$(BUILD)/sim --seeds=$(or $(SEEDS),5000)
 	$(BUILD)/sim --reader --seeds=$(or $(SEEDS),5000)
 
-soak: $(BUILD)/sim ## the simulator from a random seed on, then bad weather, for SECONDS= (600) each
+soak: $(BUILD)/sim ## the simulator from a random seed on, then bad weather, for SECONDS= (600) each; five million messages of Kafka
 	$(BUILD)/sim --seconds=$(or $(filter-out 0,$(SECONDS)),600)
 	$(BUILD)/sim --reader --seconds=$(or $(filter-out 0,$(SECONDS)),600)
 	@+$(MAKE) --no-print-directory weather SECONDS=$(or $(filter-out 0,$(SECONDS)),600)
+	SLUICE_CHAOS=5000000 "$$(tools/venv)/bin/pytest" -q tests/integration/test_kafka_chaos.py
 
 test-mutants: $(BUILD)/sim ## does the simulator notice when the engine or the reader is wrong? MUTANT= picks some
 	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags) $(simulator_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)
@@ -197,7 +207,7 @@ threads: threads-programs
 	tools/run-tests $(threaded)
 
 .PHONY: sanitized-programs coverage-programs bench-programs
-sanitized-programs coverage-programs: $(tests) $(BUILD)/sim $(BUILD)/sluice
+sanitized-programs coverage-programs: $(tests) $(BUILD)/sim $(BUILD)/sluice $(module)
 
 coverage: ## line coverage of pkg/ by the unit tests and the simulator
 	@+$(MAKE) --no-print-directory -j$(JOBS) COVERAGE=1 coverage-programs
@@ -280,10 +290,10 @@ generate: $(BUILD)/generate ## write the CRD, the chart's copy and the reference
 $(BUILD)/%.analyzed: %.c $(BUILD)/%.o
 	$(call say,CHECK,$<)
 	$(Q)clang --analyze --analyzer-output text -Xclang -analyzer-werror -Xclang -analyzer-disable-checker -Xclang unix.Malloc -std=gnu11 -D_GNU_SOURCE \
-		-DSLUICE_VERSION='"x"' -Ipkg -Icmd -I. -isystem /usr/share/include/llhttp $< -o /dev/null && touch $@
+		-DSLUICE_VERSION='"x"' -Ipkg -Icmd -I. -isystem /usr/share/include/llhttp $(mongoc_cflags) $< -o /dev/null && touch $@
 
 .PHONY: analyze
-analyze: $(patsubst %.c,$(BUILD)/%.analyzed,$(library_sources) $(command_sources))
+analyze: $(patsubst %.c,$(BUILD)/%.analyzed,$(library_sources) $(command_sources) $(module_sources))
 
 lint: $(BUILD)/generate ## generated files are fresh, layers hold, shell and C are clean
 	@+$(MAKE) --no-print-directory -j$(JOBS) analyze
@@ -297,8 +307,9 @@ image: ## make the OCI archive build/image/sluice.oci.tar and print its size
 	@tools/deps test
 	tools/image $(IMAGE)
 
-install: build ## install the program: PREFIX=/usr/local DESTDIR=
+install: build ## install the program and its module: PREFIX=/usr/local DESTDIR=
 	install -D -m 755 build/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	install -D -m 755 $(module) $(DESTDIR)$(PREFIX)/lib/sluice/sluice-dds.so
 
 clean: ## remove build/
 	rm -rf build

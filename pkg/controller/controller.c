@@ -510,16 +510,10 @@ static json_t *unstarted_pod(const struct work *w)
 static void events_seen(void *cookie, const struct kube_answer *a)
 {
         struct work *w = cookie;
-        json_t *root = a->failed ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL), *event;
-        size_t i;
+        json_t *root = a->failed ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
 
         w->call = NULL;
-        json_array_foreach(json_object_get(root, "items"), i,
-                           event) if (strcmp(json_cstring(event, "reason"), "FailedMount") == 0)
-        {
-                buf_reset(&w->stuck);
-                buf_text(&w->stuck, json_cstring(event, "message"));
-        }
+        buf_text(&w->stuck, status_latest_event(json_object_get(root, "items"), "FailedMount"));
         json_decref(root);
         write_status(w);
 }

@@ -32,6 +32,9 @@ struct status_facts {
         usec now;            /* wall */
 };
 
+/* The message of the Event with this reason that was seen last, "" if there is none. Borrowed. An Event that
+ * is seen again is counted in the one that was made first, so that their order in a list says nothing. */
+const char *status_latest_event(json_t *list, const char *reason);
 /* Is an entry of status.workers that of a Trigger which had the name before? */
 bool status_is_stale(json_t *entry, const char *uid);
 /* The status that the controller owns: all but workers. Owned by the caller; NULL: out of memory. */

@@ -65,7 +65,8 @@ static const struct {
             "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"Standby\",\"deliveryState\":"
             "\"Delivering\"},{\"pod\":\"q\",\"observedGeneration\":3,\"sourceState\":\"Connected\","
             "\"deliveryState\":\"Delivering\",\"lastDeliveryTime\":\"2026-01-02T03:04:05Z\"}]",
-            { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected", "True Idle" }),
+            { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected",
+              "True Delivering" }),
         ROW("an entry of another generation", NULL, NULL, NULL, false, AVAILABLE, POD,
             "[{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\"}]",
             { "Unknown WorkerStarting", "True SinkResolved", "True WorkerAvailable", "Unknown WorkerStarting",
@@ -334,13 +335,17 @@ static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
                 .now = USEC_SEC,
                 .pods = load("[{\"metadata\":{\"name\":\"p\"}},{\"metadata\":{\"name\":\"q\"}},{\"metadata\":"
                              "{\"name\":\"ends\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"}}]"),
-                .workers = load("[{\"pod\":\"p\",\"lag\":7},{\"pod\":\"q\",\"lag\":5},{\"pod\":\"r\"},{"
-                                "\"pod\":\"gone\",\"lag\":100,\"lastEventTime\":\"2026-01-02T00:00:00Z\"},{"
+                .workers = load("[{\"pod\":\"p\",\"lag\":7,\"oldestPendingTime\":\"2026-01-01T00:00:09Z\"},"
+                                "{\"pod\":\"q\",\"lag\":5,\"oldestPendingTime\":\"2026-01-01T00:00:08Z\"},"
+                                "{\"pod\":\"r\"},{\"pod\":\"gone\",\"lag\":100,\"oldestPendingTime\":"
+                                "\"2025-01-01T00:00:00Z\",\"lastEventTime\":\"2026-01-02T00:00:00Z\"},{"
                                 "\"pod\":\"ends\",\"lag\":1000}]")
         };
         json_t *status = status_fold(&f);
 
         assert_int_equal(json_integer_value(json_object_get(status, "lag")), 12);
+        assert_string_equal(json_string_value(json_object_get(status, "oldestPendingTime")),
+                            "2026-01-01T00:00:08Z");
         /* that was so, whoever saw it */
         assert_string_equal(json_string_value(json_object_get(status, "lastEventTime")),
                             "2026-01-02T00:00:00Z");
@@ -349,6 +354,7 @@ static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
         f.workers = load("[{\"pod\":\"gone\",\"lag\":100}]");
         status = status_fold(&f);
         assert_null(json_object_get(status, "lag"));
+        assert_null(json_object_get(status, "oldestPendingTime"));
         json_decref(status);
         json_decref(f.workers);
         json_decref(f.pods);
@@ -385,6 +391,43 @@ static void a_crash_is_told_with_its_last_words(void **state UNUSED)
         json_decref(f.deployment);
 }
 
+static json_t *event(const char *reason, const char *message, const char *field, const char *time)
+{
+        json_t *e = json_pack("{ss ss}", "reason", reason, "message", message);
+
+        assert_non_null(e);
+        if (strcmp(field, "series") == 0)
+                assert_int_equal(json_object_set_new(e, field, json_pack("{ss}", "lastObservedTime", time)),
+                                 0);
+        else
+                assert_int_equal(json_object_set_new(e, field, json_string(time)), 0);
+        return e;
+}
+
+/* Lists are in the order of names, by when each was first seen; one that is seen again keeps its name. */
+static void of_events_the_latest_is_told(void **state UNUSED)
+{
+        json_t *list = json_array();
+
+        assert_string_equal(status_latest_event(list, "FailedMount"), "");
+        assert_string_equal(status_latest_event(NULL, "FailedMount"), "");
+        (void)json_array_append_new(list, event("FailedMount", "secret \"a\" not found", "lastTimestamp",
+                                                "2026-01-02T03:04:09Z"));
+        (void)json_array_append_new(list, event("FailedMount", "failed to sync configmap cache",
+                                                "lastTimestamp", "2026-01-02T03:04:06Z"));
+        (void)json_array_append_new(list, event("BackOff", "other", "lastTimestamp", "2026-01-02T03:05:00Z"));
+        assert_string_equal(status_latest_event(list, "FailedMount"), "secret \"a\" not found");
+        (void)json_array_append_new(
+                list, event("FailedMount", "by the newer API", "eventTime", "2026-01-02T03:04:09.500000Z"));
+        assert_string_equal(status_latest_event(list, "FailedMount"), "by the newer API");
+        (void)json_array_append_new(
+                list, event("FailedMount", "a series", "series", "2026-01-02T03:04:10.000001Z"));
+        assert_string_equal(status_latest_event(list, "FailedMount"), "a series");
+        (void)json_array_append_new(list, event("FailedMount", "no time", "lastTimestamp", ""));
+        assert_string_equal(status_latest_event(list, "FailedMount"), "a series");
+        json_decref(list);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -396,6 +439,7 @@ int main(void)
                 cmocka_unit_test(words_times_and_lag_are_kept),
                 cmocka_unit_test(long_words_are_cut_between_characters),
                 cmocka_unit_test(the_lag_is_the_sum_of_workers_that_exist),
+                cmocka_unit_test(of_events_the_latest_is_told),
         };
         return cmocka_run_group_tests_name("status", tests, NULL, NULL);
 }

@@ -147,7 +147,17 @@ static int open_in_cluster(struct entry *e, struct store *out, struct error *err
 /* Several workers may share its source: what one keeps in its own directory the others would not see. */
 static bool is_shared(const struct entry *e)
 {
-        return !e->options.kind && e->trigger->types[e->trigger->source].shared;
+        const struct source_type *type = &e->trigger->types[e->trigger->source];
+
+        return !e->options.kind && type->shared && !(type->stored && e->host->config.state);
+}
+
+/* A folder of positions is one process's alone: what keeps nothing there must not ask for it. */
+static bool keeps_files(const struct entry *e)
+{
+        bool storeless = !e->options.kind && e->trigger->types[e->trigger->source].storeless;
+
+        return e->host->config.state && !storeless && !is_shared(e);
 }
 
 static int open_store(void *cookie, struct store *out, struct error *err)
@@ -156,7 +166,7 @@ static int open_store(void *cookie, struct store *out, struct error *err)
         struct entry *e = cookie;
         struct host *h = e->host;
 
-        if (h->config.state && !is_shared(e)) {
+        if (keeps_files(e)) {
                 if ((!h->files && file_store_new(&h->files, h->loop, h->config.state, err) < 0) ||
                     file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), err) < 0)
                         return -1;

@@ -13,8 +13,9 @@ struct record {
         usec time;         /* when it happened at the source; wall clock; 0: unknown */
         struct str id, key, value;
         bool has_key, null_value;
-        /* the filter could not say whether it is wanted: it is not sent, but has failed for good */
-        bool unjudged;
+        /* why it can't be sent, as that the filter could not say whether it is wanted: it has failed for
+         * good. Borrowed for good; NULL: it can be sent */
+        const char *unfit;
         const void *origin; /* the source's own data; only its shape reads it */
         /* Scratch space of the delivery engine, from offer until it hands the record back. */
         struct {

@@ -10,6 +10,7 @@ struct source_account {
         struct source_account_config config;
         struct cloud_account *account;
         struct secret keys[KEYS]; /* of credentials in a Secret */
+        bool keys_changed;        /* not told yet */
         struct port_call *idle;   /* of calls that ended, for the next ones */
 };
 
@@ -23,7 +24,7 @@ static void open_secrets(struct source_account *a)
 
         for (size_t i = 0; i < KEYS; i++)
                 if (refs[i] && secret_open(&a->keys[i], a->config.services->loop, a->config.services->secrets,
-                                           refs[i], NULL, &later) < 0)
+                                           refs[i], a->config.services->wake, &later) < 0)
                         a->keys[i].ref = refs[i];
 }
 
@@ -40,7 +41,7 @@ static int read_secret(struct source_account *a, size_t key, const char *what, s
 
         if (!s->ref)
                 return 0;
-        (void)secret_look(s);
+        a->keys_changed |= secret_look(s);
         if (secret_value(s).p)
                 buf_str(out, secret_value(s));
         else if (secret_read(a->config.services->secrets, s->ref, out, err) < 0)
@@ -334,3 +335,13 @@ struct source_account *source_account_free(struct source_account *a)
 }
 
 struct cloud_account *source_account(struct source_account *a) { return a->account; }
+
+bool source_account_keys_changed(struct source_account *a)
+{
+        bool changed = a->keys_changed;
+
+        for (size_t i = 0; i < KEYS; i++)
+                changed |= a->keys[i].entry && secret_changed(&a->keys[i]);
+        a->keys_changed = false;
+        return changed;
+}

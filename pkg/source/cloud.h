@@ -18,6 +18,9 @@ int source_account_new(struct source_account **, const struct source_account_con
                        struct error *) MUST_CHECK;
 struct source_account *source_account_free(struct source_account *); /* without calls; NULL is fine */
 struct cloud_account *source_account(struct source_account *);
+/* Are the keys in its Secrets other ones since it was last asked? The source is woken when they change: what
+ * was refused may work now. */
+bool source_account_keys_changed(struct source_account *);
 /* What an account warns of (SOURCE_ACCOUNT_WARNING), as a list of its own. */
 extern const struct warning source_account_warnings[];
 /* A poller's calls, made as that account: the port is done before it is freed. */

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -181,6 +182,50 @@ static void what_a_trigger_lacks_is_named(void **state UNUSED)
         assert_null(none);
 }
 
+static void write_secret(const char *folder, const char *access, const char *secret)
+{
+        char text[512];
+
+        (void)snprintf(text, sizeof(text), "mkdir -p %s/cloud && cd %s/cloud && echo %s >ak && echo %s >sk",
+                       folder, folder, access, secret);
+        assert_int_equal(system(text), 0);
+}
+
+static void keys_that_changed_are_told(void **state UNUSED)
+{
+        static char name[] = "cloud", ak[] = "ak", sk[] = "sk";
+        char folder[] = "/tmp/cloud-test-XXXXXX", text[64];
+        struct secret_ref access = { name, ak }, secret = { name, sk };
+        struct cloud_credentials credentials = { .type = CLOUD_CREDENTIALS_SECRET,
+                                                 .access_key = &access,
+                                                 .secret_key = &secret };
+        struct cloud_spec of_secret = { .project_id = project,
+                                        .endpoint = endpoint,
+                                        .credentials = &credentials };
+        struct source_account_config of = { .services = &services, .cloud = &of_secret, .service = "dis" };
+        struct source_account *a;
+        struct task woken = { .turn = stop_turn };
+        struct error err;
+
+        assert_non_null(mkdtemp(folder));
+        write_secret(folder, "AK1", "SK1");
+        services.secrets = folder;
+        services.wake = &woken;
+        assert_int_equal(source_account_new(&a, &of, &err), 0);
+        assert_false(source_account_keys_changed(a));
+        (void)alarm(20);
+        write_secret(folder, "AK2", "SK2");
+        while (!source_account_keys_changed(a))
+                loop_run(loop); /* woken by the change */
+        (void)alarm(0);
+        (void)source_account_free(a);
+        loop_forget(loop, &woken);
+        /* Those of the environment don't change. */
+        assert_false(source_account_keys_changed(account));
+        (void)snprintf(text, sizeof(text), "rm -rf %s", folder);
+        assert_int_equal(system(text), 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -188,6 +233,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(what_went_wrong_is_told, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_was_cancelled_does_not_end, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_a_trigger_lacks_is_named, setup, teardown),
+                cmocka_unit_test_setup_teardown(keys_that_changed_are_told, setup, teardown),
         };
         return cmocka_run_group_tests_name("source cloud", tests, NULL, NULL);
 }

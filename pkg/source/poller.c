@@ -380,6 +380,7 @@ static void discover_failed(struct poller *p, const struct error *err, usec now)
                                              : MAX_OF(c->backoff_max, USEC_MSEC));
         p->discover_by = 0; /* the back-off wins */
         p->discover_failures++;
+        p->discover_asked = err->retry_after > 0;
 }
 
 static void discover_next(struct poller *p, usec now)
@@ -451,6 +452,16 @@ static usec discover_due(const struct poller *p)
         return p->discover_by ? MIN_OF(p->discover_at, p->discover_by) : p->discover_at;
 }
 
+/* Whoever has mended the keys does not wait for the end of a pause. */
+static void look_at_keys(struct poller *p)
+{
+        if (!p->account || !source_account_keys_changed(p->account))
+                return;
+        if (p->discover_failures && !p->discover_asked)
+                p->discover_at = 0;
+        reader_retry(p->reader);
+}
+
 static void discover(struct poller *p, usec now)
 {
         if (p->stopping || p->discovery.busy || now < discover_due(p))
@@ -514,6 +525,7 @@ static size_t poll(struct source *s, struct pull_event *events, size_t max, usec
 
         take_calls(p, now);
         take_stored(p, now);
+        look_at_keys(p);
         discover(p, now);
         share_turn(&p->share, p->reader);
         while (reader_next(p->reader, now, &job))

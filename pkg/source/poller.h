@@ -114,6 +114,7 @@ struct poller {
         struct random random;
         usec discover_at, discover_by; /* when to list next; by: as the source wishes, 0: no wish */
         unsigned discover_failures, discover_refusals;
+        bool discover_asked;   /* the pause after a failure is the peer's wish */
         struct share share;    /* decides which tracks this worker reads */
         bool stopping, closed; /* closed: the reader is; claims may still be waiting to be released */
 };

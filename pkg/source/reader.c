@@ -299,6 +299,22 @@ void reader_hurry(struct reader *r, uint32_t track)
                 wake_waiting(r);
 }
 
+void reader_retry(struct reader *r)
+{
+        for (uint32_t i = 0; i < r->slots_n; i++) {
+                struct track *t = r->slots[i];
+
+                if (!t)
+                        continue;
+                if (t->save_failures && !t->save_asked) {
+                        t->save_at = 0;
+                        stir(r, t);
+                }
+                if (t->front_failures)
+                        reader_hurry(r, i);
+        }
+}
+
 /* Removes a track from all structures, and frees it. */
 static void track_remove(struct reader *r, struct track *t)
 {
@@ -530,6 +546,7 @@ static void save_failed(struct reader *r, struct track *t, const struct error *e
         }
         t->save_failures++;
         t->save_at = now + pause_after(r, err, t->save_failures);
+        t->save_asked = err->retry_after > 0;
         track_failing(r, t, err);
 }
 

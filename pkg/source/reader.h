@@ -128,6 +128,8 @@ void reader_end(struct reader *, uint32_t track);
 void reader_withdraw(struct reader *, uint32_t track, usec give_up_at);
 /* Ends the track's pause, since there may be something to read; a pause that the peer asked for goes on. */
 void reader_hurry(struct reader *, uint32_t track);
+/* The same for all jobs that wait because they failed: their cause may be mended. */
+void reader_retry(struct reader *);
 
 /* ---- jobs --------------------------------------------------------------- */
 

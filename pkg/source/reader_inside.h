@@ -49,6 +49,7 @@ struct track {
         bool saving, saving_fresh;
         uint64_t saving_to;
         usec save_at, saved_at; /* the earliest time of the next SAVE; the start of the last one */
+        bool save_asked;        /* the pause was the peer's wish */
         unsigned save_failures;
         struct buf save_mark, save_state;
         struct str *marks;

@@ -323,6 +323,44 @@ static void test_a_peer_that_asks_for_a_pause_gets_it(void **state)
         assert_int_equal(reader_deadline(reader), now + USEC_HOUR); /* nobody stops it for a day */
 }
 
+static void test_a_cause_that_may_be_mended_is_tried_at_once(void **state)
+{
+        struct error err;
+        struct reader_job job, save;
+        uint32_t track;
+
+        (void)state;
+        begin();
+        track = opened("a");
+        job = expect_job(READER_FETCH);
+        fetch(&job, 1);
+        (void)poll();
+        job = expect_job(READER_FETCH);
+        reader_done(reader, &job, STR(""), now);
+        release(0);
+        reader_commit(reader, track, 2);
+        save = expect_job(READER_SAVE);
+        expect_none(); /* the pause after an empty page */
+        reader_retry(reader);
+        expect_none();
+        (void)error_set(&err, ERROR_REFUSED, "401 APIGW.0301: Incorrect IAM authentication information");
+        reader_failed(reader, &save, &err, now);
+        expect_none();
+        reader_retry(reader);
+        save = expect_job(READER_SAVE);
+        reader_done(reader, &save, STR(""), now);
+        now += USEC_SEC;
+        job = expect_job(READER_FETCH);
+        reader_failed(reader, &job, &err, now);
+        expect_none();
+        reader_retry(reader);
+        job = expect_job(READER_FETCH);
+        err.retry_after = 7 * USEC_SEC; /* the peer's wish holds */
+        reader_failed(reader, &job, &err, now);
+        reader_retry(reader);
+        expect_none();
+}
+
 /* ---- ids that are remembered -------------------------------------------- */
 
 static void test_ids_come_back_with_the_state(void **state)
@@ -987,6 +1025,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_hands_of_one_queue_ask_no_more_often_than_one, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(test_a_peer_that_asks_for_a_pause_gets_it, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_cause_that_may_be_mended_is_tried_at_once, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(test_ids_come_back_with_the_state, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_no_more_is_asked_for_than_there_is_time_for, setup,
                                                 teardown),

@@ -1,6 +1,7 @@
 #include "api/worker.h"
 #include "source/apig/apig.h"
 #include "source/cloudeye/cloudeye.h"
+#include "source/dds/dds.h"
 #include "source/dis/dis.h"
 #include "source/dms/dms.h"
 #include "source/source.h"
@@ -10,28 +11,28 @@
 #include "source/timer/timer.h"
 
 /* The one table of sources: a new one is a folder and a line here. */
-const struct source_kind *const source_kinds[] = {
-        &timer_source, &kafka_source,    &apig_source, &smn_source,
-        &obs_source,   &cloudeye_source, &dms_source,  &dis_source
-};
+const struct source_kind *const source_kinds[] = { &timer_source, &kafka_source, &apig_source,
+                                                   &smn_source,   &obs_source,   &cloudeye_source,
+                                                   &dms_source,   &dis_source,   &dds_source };
 const size_t source_kinds_n = COUNT_OF(source_kinds);
 
 const struct source_type *source_types(void)
 {
         static const struct source_type types[] = {
                 { .name = "timer", .type = &timer_type },
-                { .name = "kafka", .type = &kafka_type, .fits = kafka_fits },
-                { .name = "apig", .type = &apig_type },
+                { .name = "kafka", .type = &kafka_type, .fits = kafka_fits, .storeless = true },
+                { .name = "apig", .type = &apig_type, .storeless = true },
                 { .name = "smn", .type = &smn_type },
                 { .name = "obs", .type = &obs_type },
                 { .name = "cloudEye", .type = &cloudeye_type },
-                { .name = "dms", .type = &dms_type, .fits = dms_fits },
+                { .name = "dms", .type = &dms_type, .fits = dms_fits, .storeless = true },
                 { .name = "dis",
                   .type = &dis_type,
                   .shared = true,
                   .clash_key = dis_clash_key,
                   .clash = dis_clash,
                   .clash_field = "appName" },
+                { .name = "dds", .type = &dds_type, .shared = true, .stored = true },
         };
 
         _Static_assert(COUNT_OF(types) == COUNT_OF(source_kinds), "each kind has its type");

@@ -38,6 +38,8 @@ struct pipeline_status {
         usec connected_since;           /* monotonic; 0: not connected */
         int64_t lag;                    /* -1: unknown */
         struct pull_runs runs;          /* of a source that goes by the clock; zeroed: of others */
+        usec oldest;     /* wall: when the oldest record happened that is not done; 0: none, or not told */
+        usec behind;     /* how long ago that was */
         int64_t unsaved; /* records that are done and whose position is not kept yet; -1: unknown */
         usec clock_skew; /* how far the cloud's time is ahead of ours; 0: it agrees */
 };
@@ -64,6 +66,8 @@ struct feed_ops {
          * a gate. */
         void (*pass_by)(struct feed *, struct feed *successor);
         bool (*drained)(const struct feed *); /* all that the source has was read and settled */
+        /* As struct pull_ops has it. Only for feeds of tracks */
+        bool (*track_lag)(const struct feed *, uint32_t *at, struct track_lag *);
         /* Fills in what is counted: stats, callers, lag, unjudged. */
         void (*count)(const struct feed *, struct pipeline_status *);
         void (*free)(struct feed *);

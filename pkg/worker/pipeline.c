@@ -68,6 +68,14 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
                 out->clock_skew = cloud_skew(p->config.cloud);
 }
 
+bool pipeline_track_lag(const struct pipeline *p, uint32_t *at, struct track_lag *out, usec *behind)
+{
+        if (!p || !p->feed->ops->track_lag || !p->feed->ops->track_lag(p->feed, at, out))
+                return false;
+        *behind = out->oldest ? MAX_OF(clock_wall(p->config.clock) - out->oldest, (usec)0) : 0;
+        return true;
+}
+
 void pipeline_shown(const struct pipeline *p, const char *failure, struct pipeline_status *out)
 {
         if (p)
@@ -338,7 +346,7 @@ static int open_filter(struct pipeline *p, struct error *err)
         return 0;
 }
 
-/* ---- whom a push source calls ------------------------------------------- */
+/* ---- whom a source calls ------------------------------------------- */
 
 static int open_peer(void *cookie, struct http_target **out, const struct http_peer *peer, struct error *err)
 {
@@ -369,7 +377,7 @@ static void open_ways(struct pipeline *p)
 {
         static const struct http_peers_ops ops = { open_peer, close_peer };
 
-        if (p->config.fetch)
+        if (p->config.fetch && p->kind->push)
                 p->services.fetch = *p->config.fetch;
         p->services.http = http_client_port(p->config.http);
         p->services.peers = (struct http_peers){ &ops, p };
@@ -382,6 +390,7 @@ static int open_sender(struct pipeline *p, const struct delivery_config *deliver
         const struct dead_letter_spec *dead = t->delivery->dead_letter;
         struct sender_config sender = { .loop = p->config.loop,
                                         .http = p->config.http,
+                                        .peers = p->services.peers,
                                         .trigger = t,
                                         .log = &p->log,
                                         .shape = p->kind->shape,
@@ -435,8 +444,7 @@ static int open_own(struct pipeline *p, const struct delivery_config *delivery, 
                                          .instance = p->config.instance,
                                          .secrets = p->config.secrets,
                                          .ending = p->config.ending };
-        if (p->kind->push)
-                open_ways(p);
+        open_ways(p);
         return open_filter(p, err) < 0 || open_sender(p, delivery, tried, err) < 0 ? -1 : 0;
 }
 

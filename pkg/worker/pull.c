@@ -91,7 +91,10 @@ static bool take_record(struct pull *p, struct record *r, usec now)
                 return true;
         }
         p->feed.status.unjudged += passing == UNJUDGED;
-        r->unjudged = passing == UNJUDGED;
+        if (passing == UNJUDGED)
+                r->unfit =
+                        "the filter can't say whether the record is wanted: it is nested too deep, or holds "
+                        "too much";
         delivery_offer(p->engine, r, now);
         return true;
 }
@@ -452,6 +455,26 @@ static bool pull_drained(const struct feed *f)
         return p->ops->drained && p->ops->drained(f->source);
 }
 
+static bool pull_track_lag(const struct feed *f, uint32_t *at, struct track_lag *out)
+{
+        const struct pull *p = pull_of(f);
+
+        return p->ops->track_lag && p->ops->track_lag(f->source, at, out);
+}
+
+/* The oldest record of all tracks. */
+static void count_oldest(const struct feed *f, struct pipeline_status *out)
+{
+        struct track_lag lag;
+        uint32_t at = 0;
+
+        out->oldest = 0;
+        while (pull_track_lag(f, &at, &lag))
+                if (lag.oldest && (!out->oldest || lag.oldest < out->oldest))
+                        out->oldest = lag.oldest;
+        out->behind = out->oldest ? MAX_OF(clock_wall(f->config.clock) - out->oldest, (usec)0) : 0;
+}
+
 static void pull_count(const struct feed *f, struct pipeline_status *out)
 {
         const struct pull *p = pull_of(f);
@@ -461,6 +484,7 @@ static void pull_count(const struct feed *f, struct pipeline_status *out)
         if (p->ops->runs)
                 p->ops->runs(p->feed.source, &out->runs);
         out->unsaved = p->ops->unsaved ? p->ops->unsaved(f->source) : -1;
+        count_oldest(f, out);
 }
 
 static void pull_free(struct feed *f)
@@ -488,6 +512,7 @@ int pull_new(struct feed **out, const struct feed_config *config, const struct d
                                              .wake = pull_wake,
                                              .stop = pull_stop,
                                              .drained = pull_drained,
+                                             .track_lag = pull_track_lag,
                                              .count = pull_count,
                                              .free = pull_free };
         struct pull *p = calloc(1, sizeof(*p));

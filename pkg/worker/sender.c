@@ -184,12 +184,13 @@ static struct str body_of(const struct buf *message)
         return (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM };
 }
 
-static bool any_unjudged(struct record *const *records, size_t n)
+/* Why a record can't be sent; NULL: all can. */
+static const char *any_unfit(struct record *const *records, size_t n)
 {
         for (size_t i = 0; i < n; i++)
-                if (records[i]->unjudged)
-                        return true;
-        return false;
+                if (records[i]->unfit)
+                        return records[i]->unfit;
+        return NULL;
 }
 
 struct sending *sender_send(struct sender *s, struct record *const *records, size_t n, void *owner)
@@ -204,11 +205,9 @@ struct sending *sender_send(struct sender *s, struct record *const *records, siz
         request_headers(&s->maker, records, n, &o->headers);
         if (o->records)
                 memcpy(o->records, records, n * sizeof(struct record *));
-        if (any_unjudged(records,
-                         n)) /* the batch is halved until the record is alone; then the failure is final */
-                sending_fail(s, o, n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL,
-                             "the filter can't say whether the record is wanted: it is nested too deep, or "
-                             "holds too much");
+        if (any_unfit(records,
+                      n)) /* the batch is halved until the record is alone; then the failure is final */
+                sending_fail(s, o, n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL, any_unfit(records, n));
         else if (!o->message.failed && n > 1 &&
                  body_of(&o->message).n > (size_t)s->delivery->batch->max_bytes)
                 sending_fail(s, o, ANSWER_TOO_LARGE, "the batch is larger than batch.maxBytes");
@@ -596,6 +595,7 @@ static int open_all(struct sender *s, struct error *err)
                                                 .secrets = c->secrets,
                                                 .loop = c->loop,
                                                 .http = c->http,
+                                                .peers = c->peers,
                                                 .wake = c->wake,
                                                 /* and one more: the last taken keeps its answer */
                                                 .most = c->most + 1 };

@@ -27,7 +27,9 @@ inter.broker.listener.name=PLAINTEXT
 listeners=PLAINTEXT://{host}:{port},SASL_PLAINTEXT://{host}:{sasl_port}{tls}{controller}
 advertised.listeners=PLAINTEXT://{advertised}:{port},SASL_PLAINTEXT://{advertised}:{sasl_port}{advertised_tls}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,MUTUAL:SSL,OTHER:SSL,SASL_SSL:SASL_SSL
-sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
+listener.name.sasl_plaintext.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
 listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};
 listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};
 listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
@@ -321,48 +323,50 @@ def _setns(descriptor):
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def _brokers(bootstrap, node):
+def _admin(bootstrap):
+    """A broker that paused for a second is none for a moment: a client that asks just then is to ask again soon."""
     from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient(
+    return AdminClient(
         {
             "bootstrap.servers": bootstrap,
             "log_level": 0,
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 100,
+            "topic.metadata.refresh.interval.ms": 200,
         }
     )
-    return node in admin.list_topics(timeout=5).brokers
+
+
+def _brokers(bootstrap, node):
+    return node in _admin(bootstrap).list_topics(timeout=5).brokers
 
 
 def _create_topic(bootstrap, name, partitions, config, leaders):
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import NewTopic
 
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     where = {"replica_assignment": [[n] for n in leaders]} if leaders else {"replication_factor": 1}
     topic = NewTopic(name, len(leaders) if leaders else partitions, config=config, **where)
     admin.create_topics([topic], operation_timeout=20)[name].result(30)
 
 
 def _delete_topic(bootstrap, name):
-    from confluent_kafka.admin import AdminClient
-
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     admin.delete_topics([name], operation_timeout=20)[name].result(30)
 
 
 def _grow_topic(bootstrap, name, partitions):
-    from confluent_kafka.admin import AdminClient, NewPartitions
+    from confluent_kafka.admin import NewPartitions
 
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     admin.create_partitions([NewPartitions(name, partitions)], operation_timeout=20)[name].result(30)
 
 
 def _purge(bootstrap, topic, before):
     from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     for f in admin.delete_records([TopicPartition(topic, p, o) for p, o in before.items()]).values():
         f.result(30)
 

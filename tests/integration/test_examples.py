@@ -47,6 +47,16 @@ def preview(example, record):
             "stream.yaml",
             '{"partitionKey": "customer 7", "sequenceNumber": 7, "data": {"amount": 150}}',
         ),
+        (
+            "documents",
+            "documents.yaml",
+            '{"fullDocument": {"_id": 7, "shop": "north", "amount": 1.5, "of": 9007199254740993}}',
+        ),
+        (
+            "documents-delete",
+            "documents.yaml",
+            '{"operationType": "delete", "documentKey": {"_id": {"$oid": "5d8c2f8e5beccb6cf5370d6a"}}}',
+        ),
     ],
 )
 def test_the_request_is_the_golden_one(golden, example, record):

@@ -8,7 +8,6 @@
 #include "log/log.h"
 #include "json/tree.h"
 #include "json/value.h"
-#include "secret/secret.h"
 #include "source/cloud.h"
 #include "source/smn/notified.h"
 
@@ -30,7 +29,6 @@ enum phase {
         PHASE_REMOVED, /* nothing of it is outside any more */
 };
 
-enum { KEYS = 3 };
 struct subscription {
         struct subscription_config config;
         bool managed, ending, connected;
@@ -50,7 +48,6 @@ struct subscription {
         struct buf what, path, query, body;
         unsigned failures, asked;
         usec not_before, look_at;
-        struct secret keys[KEYS]; /* those of the cloud's that are in Secrets; others are not open */
         /* The Trigger's subscription before this one and after it, as long as the former still has a call or
          * a write under way: there is one writer of the record at a time. */
         struct subscription *before, *after;
@@ -457,29 +454,10 @@ static void saved(struct subscription *s, usec now)
 
 /* ---- keys that change --------------------------------------------------- */
 
-static int watch_keys(struct subscription *s, struct error *err)
-{
-        const struct services *services = s->config.services;
-        const struct cloud_spec *cloud = s->config.spec->cloud;
-        const struct cloud_credentials *c = cloud ? cloud->credentials : NULL;
-        const struct secret_ref *refs[KEYS] = { c ? c->access_key : NULL, c ? c->secret_key : NULL,
-                                                c ? c->security_token : NULL };
-
-        for (size_t i = 0; i < KEYS && services->secrets; i++)
-                if (refs[i] && secret_open(&s->keys[i], services->loop, services->secrets, refs[i],
-                                           services->wake, err) < 0)
-                        return -1;
-        return 0;
-}
-
 /* Whoever has mended them does not wait for the end of a pause, which may be minutes. */
 static void look_at_keys(struct subscription *s)
 {
-        bool changed = false;
-
-        for (size_t i = 0; i < KEYS; i++)
-                changed |= s->keys[i].ref && secret_changed(&s->keys[i]);
-        if (changed) {
+        if (s->account && source_account_keys_changed(s->account)) {
                 s->not_before = 0;
                 s->failures = 0;
         }
@@ -661,7 +639,7 @@ int subscription_new(struct subscription **out, const struct subscription_config
         s->managed = config->spec->subscription && config->spec->subscription->manage;
         s->ending = config->services->ending;
         random_init(&s->random, random_seed());
-        if (s->managed && (set_endpoint(s, err) < 0 || watch_keys(s, err) < 0))
+        if (s->managed && set_endpoint(s, err) < 0)
                 return (void)subscription_free(s), -1;
         s->record = must(json_object());
         if (!config->services->store.ops) /* nothing is kept */
@@ -685,8 +663,6 @@ struct subscription *subscription_free(struct subscription *s)
         buf_done(&s->query);
         buf_done(&s->body);
         store_release(&s->config.services->store, &s->stored);
-        for (size_t i = 0; i < KEYS; i++)
-                secret_done(&s->keys[i]);
         json_decref(s->record);
         free(s->endpoint);
         free(s->protocol);
