@@ -154,7 +154,7 @@ static void wake_observer(struct pipeline *p)
         p->delivered = delivered;
 }
 
-/* ---- rest -------------------------------------------------------------- */
+/* ---- rest --------------------------------------------------------------- */
 
 static const usec WAKE_AGAIN = 100 * USEC_MSEC;
 

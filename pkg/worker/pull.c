@@ -9,7 +9,7 @@
 /* EVENTS_ASLEEP: of one that sleeps. */
 enum { EVENTS_AT_ONCE = 64, EVENTS_ASLEEP = 4 };
 /* A source whose next record is further away than that lets its engine go. */
-static const usec SLEEPS_BEFORE = 30 * USEC_SEC;
+static const usec SLEEPS_BEFORE = 10 * USEC_SEC;
 /* A record that was let go comes again within this time, or another worker has it. */
 static const usec COMES_AGAIN = USEC_MINUTE;
 /* Filters may take long over a record: after so long other Triggers have their turn. */
