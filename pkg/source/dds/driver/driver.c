@@ -181,14 +181,21 @@ static bool set_tls(struct dds_client *c, const struct dds_target *t)
 
 static mongoc_uri_t *uri_of_hosts(const struct dds_target *t, bson_error_t *error)
 {
-        bson_string_t *text = bson_string_new("mongodb://");
+        char *text = NULL;
+        size_t n = 0;
+        FILE *f = open_memstream(&text, &n);
         mongoc_uri_t *uri;
 
+        if (!f)
+                abort(); /* as the library does without memory */
+        (void)fputs("mongodb://", f);
         for (size_t i = 0; i < t->hosts_n; i++)
-                bson_string_append_printf(text, "%s%s", i ? "," : "", t->hosts[i]);
-        bson_string_append(text, "/");
-        uri = mongoc_uri_new_with_error(text->str, error);
-        bson_string_free(text, true);
+                (void)fprintf(f, "%s%s", i ? "," : "", t->hosts[i]);
+        (void)fputc('/', f);
+        if (fclose(f) != 0)
+                abort();
+        uri = mongoc_uri_new_with_error(text, error);
+        free(text);
         return uri;
 }
 
