@@ -184,10 +184,11 @@ simulate: $(BUILD)/sim ## the simulator of the delivery engine and of the reader
 	$(BUILD)/sim --seeds=$(or $(SEEDS),5000)
 	$(BUILD)/sim --reader --seeds=$(or $(SEEDS),5000)
 
-soak: $(BUILD)/sim ## the simulator from a random seed on, then bad weather, for SECONDS= (600) each
+soak: $(BUILD)/sim ## the simulator from a random seed on, then bad weather, for SECONDS= (600) each; five million messages of Kafka
 	$(BUILD)/sim --seconds=$(or $(filter-out 0,$(SECONDS)),600)
 	$(BUILD)/sim --reader --seconds=$(or $(filter-out 0,$(SECONDS)),600)
 	@+$(MAKE) --no-print-directory weather SECONDS=$(or $(filter-out 0,$(SECONDS)),600)
+	SLUICE_CHAOS=5000000 "$$(tools/venv)/bin/pytest" -q tests/integration/test_kafka_chaos.py
 
 test-mutants: $(BUILD)/sim ## does the simulator notice when the engine or the reader is wrong? MUTANT= picks some
 	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags) $(simulator_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)

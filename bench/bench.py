@@ -262,9 +262,6 @@ class Bench:
             theirs = self.run(Benthos, messages // (4 if how else 1), sink=("--delay=5",), **how)
             table.row(f"{what}: events per second", mine.per_second, theirs.per_second, target=target)
             table.row(f"{what}: events per CPU-second", mine.per_cpu_second, theirs.per_cpu_second)
-        table.note(
-            "fetchBytes 32 MiB: with librdkafka 2.0 the default of 8 MiB limits the rate, not the function."
-        )
         return table
 
     def failing(self):

@@ -40,6 +40,7 @@ struct reading {
         bool vanished;        /* one of the paths given does not exist */
         bool complete;        /* visits lists everything that there is */
         struct buf report;
+        bool nameless; /* it names no file */
 };
 
 struct files {
@@ -149,8 +150,9 @@ static void read_all(struct helper_job *job)
         struct reading *r = CONTAINER_OF(job, struct reading, job);
         struct error err;
 
-        if (load(r, &err) < 0 && !r->report.n)
-                buf_printf(&r->report, "sluice run: %s\n", err.text);
+        r->nameless = load(r, &err) < 0 && !r->report.n;
+        if (r->nameless)
+                buf_printf(&r->report, "%s\n", err.text);
         schema_forget_patterns();
         r->complete = r->set->digests != NULL;
 }
@@ -249,13 +251,26 @@ static struct file_set *finish(struct files *f, struct reading *r)
 {
         struct file_set *set = TAKE(r->set);
 
-        if (r->report.n)
-                (void)fwrite(r->report.p, 1, r->report.n, stderr);
         f->empty_is_fine = set->digests || (f->empty_is_fine && !r->vanished);
         if (watch_all(f, r))
                 read_soon(f, SETTLING);
         (void)reading_free(r);
         return set;
+}
+
+/* Each problem is a message of the log, whatever the log looks like. */
+static void log_problems(const struct buf *report)
+{
+        struct str rest = buf_view(report);
+
+        while (rest.n) {
+                const char *end = memchr(rest.p, '\n', rest.n);
+                struct str line = { rest.p, end ? (size_t)(end - rest.p) : rest.n };
+
+                log_error("a file can't be used", LOG_V("problem", line));
+                rest.p += line.n + (end != NULL);
+                rest.n -= line.n + (end != NULL);
+        }
 }
 
 void files_read_again(struct files *f)
@@ -286,6 +301,7 @@ static void on_done(struct task *t, usec now UNUSED)
         if (!job)
                 return;
         f->reading = NULL;
+        log_problems(&CONTAINER_OF(job, struct reading, job)->report);
         file_set_free(f->read); /* an older reading that was never taken */
         f->read = finish(f, CONTAINER_OF(job, struct reading, job));
         loop_ready(f->loop, f->wake);
@@ -318,6 +334,9 @@ struct file_set *files_read(struct files *f)
         if (!r)
                 return NULL;
         read_all(&r->job);
+        if (r->report.n)
+                (void)fprintf(stderr, "%s" STR_FMT, r->nameless ? "sluice run: " : "",
+                              STR_ARG(buf_view(&r->report)));
         return finish(f, r);
 }
 

@@ -13,7 +13,7 @@ struct digest {
 /* What was read. */
 struct file_set {
         struct triggers triggers;
-        struct digest *digests; /* one per Trigger; NULL: the files are invalid, and the reason was printed */
+        struct digest *digests; /* one per Trigger; NULL: the files are invalid, and why was told */
 };
 void file_set_free(struct file_set *); /* NULL is fine */
 

@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
+#include "kafka/client.h"
 #include "options.h"
 
 static const struct {
@@ -84,8 +85,12 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], "--version") == 0)
                 return cmd_version(1, argv + 1);
         for (size_t i = 0; i < COUNT_OF(commands); i++) {
-                if (strcmp(argv[1], commands[i].name) == 0)
-                        return commands[i].run(argc - 1, argv + 1);
+                if (strcmp(argv[1], commands[i].name) == 0) {
+                        int code = commands[i].run(argc - 1, argv + 1);
+
+                        kafka_ended();
+                        return code;
+                }
                 if (commands[i].summary)
                         names[names_n++] = commands[i].name;
         }

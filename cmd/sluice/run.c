@@ -69,6 +69,7 @@ struct run {
         const char *state, *admin_address;
         bool listening;       /* the port was printed or written */
         struct task was_read; /* made ready when changed files were read */
+        bool unusable;        /* these could not be used, and what ran before goes on */
 };
 
 static void count_failure(void *cookie, const struct host_entry *e)
@@ -462,7 +463,10 @@ static void on_read(struct task *t, usec now UNUSED)
         }
         if (!set->digests)
                 log_error("the files can't be used as they are now: what ran before goes on");
-        else if (apply_all(r, set, &err) < 0)
+        else if (r->unusable)
+                log_info("the files can be used again");
+        r->unusable = !set->digests;
+        if (set->digests && apply_all(r, set, &err) < 0)
                 log_error("not all that changed in the files is applied", LOG_S("error", err.text));
         file_set_free(set);
         loop_ready(r->loop, &r->task);

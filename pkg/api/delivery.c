@@ -88,21 +88,23 @@ static const struct field bearer_fields[] = { SECRET_FIELD("tokenSecretRef", str
 static const struct type bearer_type = TYPE("BearerAuthentication", struct bearer_spec, bearer_fields,
                                             "A token (RFC 6750).");
 
-static const struct field oauth2_fields[] = {
-        FIELD(STRING, "tokenURL", struct oauth2_spec, token_url, .former = "tokenUrl", .required = true,
-              .min = 1, .max = 2048, .pattern = URI_PATTERN,
-              .format = "an absolute http or https URL without user name and fragment",
-              .help = "Where tokens are asked for."),
-        SECRET_FIELD("clientIdSecretRef", struct oauth2_spec, client_id, "The client's id.",
-                     .required = true),
-        SECRET_FIELD("clientSecretSecretRef", struct oauth2_spec, client_secret, "The client's secret.",
-                     .required = true),
-        FIELD(STRINGS, "scopes", struct oauth2_spec, scopes, .max = 32, .pattern = "^[!-~]+$",
-              .format = "a scope without spaces", .help = "Scopes that are asked for."),
-        FIELD(STRING, "audience", struct oauth2_spec, audience, .min = 1, .max = 512, .pattern = "^[!-~]+$",
-              .format = "an audience without spaces",
-              .help = "The audience that is asked for, where the server wants one."),
-};
+/* Those of a struct oauth2_spec that stands at `at` in an object; then what its tokenURL has more. */
+#define OAUTH2_FIELDS(object_, at, ...)                                                                      \
+        FIELD(STRING, "tokenURL", object_, at token_url, .required = true, .min = 1, .max = 2048,            \
+              .pattern = URI_PATTERN,                                                                        \
+              .format = "an absolute http or https URL without user name and fragment",                      \
+              .help = "Where tokens are asked for.", __VA_ARGS__),                                           \
+                SECRET_FIELD("clientIdSecretRef", object_, at client_id, "The client's id.",                 \
+                             .required = true),                                                              \
+                SECRET_FIELD("clientSecretSecretRef", object_, at client_secret, "The client's secret.",     \
+                             .required = true),                                                              \
+                FIELD(STRINGS, "scopes", object_, at scopes, .max = 32, .pattern = "^[!-~]+$",               \
+                      .format = "a scope without spaces", .help = "Scopes that are asked for."),             \
+                FIELD(STRING, "audience", object_, at audience, .min = 1, .max = 512, .pattern = "^[!-~]+$", \
+                      .format = "an audience without spaces",                                                \
+                      .help = "The audience that is asked for, where the server wants one.")
+
+static const struct field oauth2_fields[] = { OAUTH2_FIELDS(struct oauth2_spec, , .former = "tokenUrl") };
 static const struct type oauth2_type = TYPE(
         "OAuth2ClientCredentials", struct oauth2_spec, oauth2_fields,
         "A token by OAuth 2.0's client credentials (RFC 6749, 4.4), asked for again before it expires.");
@@ -259,19 +261,49 @@ static const struct type retry_type = TYPE("Retry", struct retry_spec, retry_fie
 
 /* ---- dead letters ------------------------------------------------------- */
 
-static const char *const mechanism_names[] = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", NULL };
+static const struct field kafka_oauth_fields[] = {
+        OAUTH2_FIELDS(struct kafka_oauth_spec, client., .former = NULL),
+        SECRET_FIELD("caSecretRef", struct kafka_oauth_spec, ca,
+                     "The certificates, in PEM, of the authorities that tokenURL's certificate is checked "
+                     "against, instead of the system's."),
+};
+static const struct type kafka_oauth_type = TYPE(
+        "KafkaOAuth", struct kafka_oauth_spec, kafka_oauth_fields,
+        "A token by OAuth 2.0's client credentials (RFC 6749, 4.4), asked for again before it expires.");
+
+static const char *const mechanism_names[] = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER",
+                                               NULL };
 static const struct field kafka_sasl_fields[] = {
         FIELD(ENUM, "mechanism", struct kafka_sasl_spec, mechanism, .fallback = "PLAIN",
               .values = mechanism_names,
-              .help = "PLAIN shows the password itself: use it with tls. The SCRAM mechanisms prove that it "
-                      "is known."),
-        SECRET_FIELD("usernameSecretRef", struct kafka_sasl_spec, username, "The user's name.",
-                     .required = true),
-        SECRET_FIELD("passwordSecretRef", struct kafka_sasl_spec, password, "The password.",
-                     .required = true),
+              .help = "PLAIN shows the password itself, and OAUTHBEARER a token: use them with tls. The "
+                      "SCRAM "
+                      "mechanisms prove that the password is known."),
+        SECRET_FIELD("usernameSecretRef", struct kafka_sasl_spec, username, "The user's name."),
+        SECRET_FIELD("passwordSecretRef", struct kafka_sasl_spec, password, "The password."),
+        FIELD(OBJECT, "oauth", struct kafka_sasl_spec, oauth, .object = &kafka_oauth_type,
+              .help = "With OAUTHBEARER: who gives tokens for the brokers."),
+};
+
+static bool sasl_complete(const void *object)
+{
+        const struct kafka_sasl_spec *s = object;
+
+        return s->mechanism == KAFKA_OAUTHBEARER ? s->oauth && !s->username && !s->password
+                                                 : !s->oauth && s->username && s->password;
+}
+
+static const struct rule kafka_sasl_rules[] = {
+        RULE(.cel = "self.mechanism == 'OAUTHBEARER' ? has(self.oauth) && !has(self.usernameSecretRef) && "
+                    "!has(self.passwordSecretRef) : !has(self.oauth) && has(self.usernameSecretRef) && "
+                    "has(self.passwordSecretRef)",
+             .message = "OAUTHBEARER goes with oauth, each other mechanism with usernameSecretRef and "
+                        "passwordSecretRef",
+             .check = sasl_complete),
 };
 const struct type kafka_sasl_type = TYPE("KafkaSASL", struct kafka_sasl_spec, kafka_sasl_fields,
-                                         "A user name and a password for Kafka.");
+                                         "A user name and a password for Kafka, or a token.",
+                                         RULES(kafka_sasl_rules));
 
 static const struct field dead_kafka_fields[] = {
         KAFKA_CLUSTER_FIELDS(struct dead_letter_kafka, cluster, "Brokers to begin with, each HOST:PORT."),

@@ -26,6 +26,9 @@ static const struct field worker_fields[] = {
               .help = "How that run ended: Accepted, DeadLettered, Dropped or Filtered."),
         FIELD(TIME, "nextRunTime", struct worker_status, next_run_time,
               .help = "The scheduled time of the timer's next run; absent when there is none."),
+        FIELD(TIME, "oldestPendingTime", struct worker_status, oldest_pending_time,
+              .help = "When the oldest record happened that came and is not done; absent when nothing "
+                      "waits."),
         FIELD(INT, "lag", struct worker_status, lag, .max = INT64_MAX,
               .help = "How many records wait at the source; absent when unknown."),
         FIELD(INT, "lost", struct worker_status, lost, .min = 1, .max = INT64_MAX,
@@ -127,6 +130,9 @@ void status_openapi(struct writer *w)
                 ROW("selector", "string", NULL, "The label selector of the workers."),
                 ROW("lastEventTime", "string", "date-time", "When the last event came from the source."),
                 ROW("lastDeliveryTime", "string", "date-time", "When the function last accepted an event."),
+                ROW("oldestPendingTime", "string", "date-time",
+                    "When the oldest record happened that came and is not done: how far in time the Trigger "
+                    "is behind. Absent when nothing waits, and where the source does not tell."),
                 ROW("lag", "integer", "int64", "How many records wait at the source; absent when unknown."),
         };
 

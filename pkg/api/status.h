@@ -16,8 +16,9 @@ struct worker_status {
         usec last_event_time, last_delivery_time; /* wall; 0: none yet */
         /* of a source that goes by the clock: scheduled times, wall; 0: none */
         usec last_run_time, next_run_time;
-        char *last_run_outcome; /* how the last one ended; NULL: none did */
-        int64_t lag;            /* -1: unknown */
+        char *last_run_outcome;   /* how the last one ended; NULL: none did */
+        usec oldest_pending_time; /* wall; 0: nothing waits, or it is not known */
+        int64_t lag;              /* -1: unknown */
         /* records that were gone before they could be delivered, since the worker started */
         int64_t lost;
         char *lost_message;  /* the last such loss in words; NULL: none */
@@ -27,5 +28,5 @@ extern const struct type worker_status_type;
 
 /* The whole status subresource as it is read from the API server (conditions by pkg/controller). FIELD tables
  * for the CRD's schema: observedGeneration, conditions[], sinkUri, replicas, selector, lastEventTime,
- * lastDeliveryTime, lag, workers[]. */
+ * lastDeliveryTime, oldestPendingTime, lag, workers[]. */
 void status_openapi(struct writer *);

@@ -99,10 +99,15 @@ struct retry_spec {
         int on_exhausted;
         bool bisect;
 };
-enum kafka_mechanism { KAFKA_PLAIN, KAFKA_SCRAM_SHA_256, KAFKA_SCRAM_SHA_512 };
+enum kafka_mechanism { KAFKA_PLAIN, KAFKA_SCRAM_SHA_256, KAFKA_SCRAM_SHA_512, KAFKA_OAUTHBEARER };
+struct kafka_oauth_spec {
+        struct oauth2_spec client;
+        struct secret_ref *ca; /* NULL: the system's authorities */
+};
 struct kafka_sasl_spec {
         int mechanism;
-        struct secret_ref *username, *password;
+        struct secret_ref *username, *password; /* with OAUTHBEARER: NULL */
+        struct kafka_oauth_spec *oauth;         /* with OAUTHBEARER; else NULL */
 };
 /* Where a Kafka cluster is, and who we are there. */
 struct kafka_cluster {
@@ -217,6 +222,7 @@ struct source_type {
         /* With shared: positions are in the store. Without a cluster that is one process's alone, which then
          * shares with nobody. */
         bool stored;
+        bool storeless; /* positions are kept where the events come from, or there are none */
         /* Do two Triggers of this source get into each other's way? Says what they have in common, and what
          * to do. key: appends what is the same of all that do. field: of the source's spec. All NULL: never.
          */

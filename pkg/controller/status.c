@@ -92,6 +92,13 @@ static size_t badness(const char *const *list, const char *state)
         return n;
 }
 
+/* Is it of a worker that runs the present generation? */
+static bool counts(const struct status_facts *f, json_t *w)
+{
+        return !status_is_stale(w, f->uid) && pod_exists(f->pods, json_cstring(w, "pod")) &&
+               json_integer_value(json_object_get(w, "observedGeneration")) == f->generation;
+}
+
 /* Of the workers that run the present generation the entry that says the worst of a member; NULL: none
  * speaks yet. */
 static json_t *speaker(const struct status_facts *f, const char *member, const char *const *worst_first)
@@ -103,9 +110,7 @@ static json_t *speaker(const struct status_facts *f, const char *member, const c
         {
                 size_t bad = badness(worst_first, json_cstring(w, member));
 
-                if (bad >= best || status_is_stale(w, f->uid) ||
-                    !pod_exists(f->pods, json_cstring(w, "pod")) ||
-                    json_integer_value(json_object_get(w, "observedGeneration")) != f->generation)
+                if (bad >= best || !counts(f, w))
                         continue;
                 best = bad;
                 found = w;
@@ -167,7 +172,18 @@ static void source_connected(const struct status_facts *f, json_t *worker, struc
         (void)f;
 }
 
-static void delivering(json_t *worker, struct verdict *v)
+/* Of several workers one may stand by that has never delivered anything. */
+static bool any_delivered(const struct status_facts *f)
+{
+        json_t *w;
+        size_t i;
+
+        json_array_foreach(f->workers, i,
+                           w) if (counts(f, w) && json_object_get(w, "lastDeliveryTime")) return true;
+        return false;
+}
+
+static void delivering(const struct status_facts *f, json_t *worker, struct verdict *v)
 {
         const char *state = json_cstring(worker, "deliveryState"),
                    *message = json_cstring(worker, "deliveryMessage");
@@ -182,7 +198,7 @@ static void delivering(json_t *worker, struct verdict *v)
                 judge(v, "False", WORKER_DELIVERY_THROTTLED, message);
         else if (strcmp(state, WORKER_DELIVERY_BLOCKED) == 0)
                 judge(v, "False", WORKER_DELIVERY_BLOCKED, message);
-        else if (!json_object_get(worker, "lastDeliveryTime"))
+        else if (!any_delivered(f))
                 judge(v, "True", "Idle", "no event has been delivered by this worker yet");
         else
                 judge(v, "True", WORKER_DELIVERY_DELIVERING, "");
@@ -335,13 +351,41 @@ static void add(json_t *list, const struct status_facts *f, const char *type, co
                                                     "observedGeneration", (json_int_t)f->generation));
 }
 
-/* The latest of a time, the sum of the lags. */
+/* What waits: the sum of the lags, and the oldest of all. */
+static void fold_pending(const struct status_facts *f, json_t *status)
+{
+        const char *oldest = NULL;
+        json_int_t lag = -1;
+        usec first = USEC_NEVER, at;
+        json_t *w;
+        size_t i;
+
+        json_array_foreach(f->workers, i, w)
+        {
+                const char *time = json_cstring(w, "oldestPendingTime");
+
+                /* what a worker that is gone was behind is nobody's lag */
+                if (status_is_stale(w, f->uid) || !pod_exists(f->pods, json_cstring(w, "pod")))
+                        continue;
+                if (json_object_get(w, "lag"))
+                        lag = MAX_OF(lag, (json_int_t)0) + json_integer_value(json_object_get(w, "lag"));
+                if (time_parse(str_of(time), &at) && at < first) {
+                        first = at;
+                        oldest = time;
+                }
+        }
+        if (oldest)
+                (void)json_object_set_new(status, "oldestPendingTime", json_string(oldest));
+        if (lag >= 0)
+                (void)json_object_set_new(status, "lag", json_integer(lag));
+}
+
+/* The latest of a time, and what waits. */
 static void fold_workers(const struct status_facts *f, json_t *status)
 {
         static const char *const times[] = { "lastEventTime", "lastDeliveryTime" };
         json_t *w;
         size_t i;
-        json_int_t lag = -1;
 
         for (size_t t = 0; t < COUNT_OF(times); t++) {
                 usec best = 0, at;
@@ -360,13 +404,7 @@ static void fold_workers(const struct status_facts *f, json_t *status)
                 if (found)
                         (void)json_object_set_new(status, times[t], json_string(found));
         }
-        json_array_foreach(f->workers, i, w)
-                /* what a worker that is gone was behind is nobody's lag */
-                if (json_object_get(w, "lag") && !status_is_stale(w, f->uid) &&
-                    pod_exists(f->pods, json_cstring(w, "pod")))
-                        lag = MAX_OF(lag, (json_int_t)0) + json_integer_value(json_object_get(w, "lag"));
-        if (lag >= 0)
-                (void)json_object_set_new(status, "lag", json_integer(lag));
+        fold_pending(f, status);
 }
 
 json_t *status_fold(const struct status_facts *f)
@@ -389,12 +427,12 @@ json_t *status_fold(const struct status_facts *f)
                         judge(&all, "False", "ApplyFailed", f->failed);
         } else if (f->ending) {
                 source_connected(f, worker, &source);
-                delivering(deliverer, &delivery);
+                delivering(f, deliverer, &delivery);
                 workers_available(f, worker, &workers);
                 judge(&all, "False", "Ending", f->ending);
         } else {
                 source_connected(f, worker, &source);
-                delivering(deliverer, &delivery);
+                delivering(f, deliverer, &delivery);
                 workers_available(f, worker, &workers);
                 ready(f, parts, COUNT_OF(parts), &all);
         }

@@ -65,7 +65,8 @@ static const struct {
             "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"Standby\",\"deliveryState\":"
             "\"Delivering\"},{\"pod\":\"q\",\"observedGeneration\":3,\"sourceState\":\"Connected\","
             "\"deliveryState\":\"Delivering\",\"lastDeliveryTime\":\"2026-01-02T03:04:05Z\"}]",
-            { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected", "True Idle" }),
+            { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected",
+              "True Delivering" }),
         ROW("an entry of another generation", NULL, NULL, NULL, false, AVAILABLE, POD,
             "[{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\"}]",
             { "Unknown WorkerStarting", "True SinkResolved", "True WorkerAvailable", "Unknown WorkerStarting",
@@ -334,13 +335,17 @@ static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
                 .now = USEC_SEC,
                 .pods = load("[{\"metadata\":{\"name\":\"p\"}},{\"metadata\":{\"name\":\"q\"}},{\"metadata\":"
                              "{\"name\":\"ends\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"}}]"),
-                .workers = load("[{\"pod\":\"p\",\"lag\":7},{\"pod\":\"q\",\"lag\":5},{\"pod\":\"r\"},{"
-                                "\"pod\":\"gone\",\"lag\":100,\"lastEventTime\":\"2026-01-02T00:00:00Z\"},{"
+                .workers = load("[{\"pod\":\"p\",\"lag\":7,\"oldestPendingTime\":\"2026-01-01T00:00:09Z\"},"
+                                "{\"pod\":\"q\",\"lag\":5,\"oldestPendingTime\":\"2026-01-01T00:00:08Z\"},"
+                                "{\"pod\":\"r\"},{\"pod\":\"gone\",\"lag\":100,\"oldestPendingTime\":"
+                                "\"2025-01-01T00:00:00Z\",\"lastEventTime\":\"2026-01-02T00:00:00Z\"},{"
                                 "\"pod\":\"ends\",\"lag\":1000}]")
         };
         json_t *status = status_fold(&f);
 
         assert_int_equal(json_integer_value(json_object_get(status, "lag")), 12);
+        assert_string_equal(json_string_value(json_object_get(status, "oldestPendingTime")),
+                            "2026-01-01T00:00:08Z");
         /* that was so, whoever saw it */
         assert_string_equal(json_string_value(json_object_get(status, "lastEventTime")),
                             "2026-01-02T00:00:00Z");
@@ -349,6 +354,7 @@ static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
         f.workers = load("[{\"pod\":\"gone\",\"lag\":100}]");
         status = status_fold(&f);
         assert_null(json_object_get(status, "lag"));
+        assert_null(json_object_get(status, "oldestPendingTime"));
         json_decref(status);
         json_decref(f.workers);
         json_decref(f.pods);

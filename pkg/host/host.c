@@ -152,13 +152,21 @@ static bool is_shared(const struct entry *e)
         return !e->options.kind && type->shared && !(type->stored && e->host->config.state);
 }
 
+/* A folder of positions is one process's alone: what keeps nothing there must not ask for it. */
+static bool keeps_files(const struct entry *e)
+{
+        bool storeless = !e->options.kind && e->trigger->types[e->trigger->source].storeless;
+
+        return e->host->config.state && !storeless && !is_shared(e);
+}
+
 static int open_store(void *cookie, struct store *out, struct error *err)
 {
         static const struct store_ops none = { no_get, no_put, no_cancel };
         struct entry *e = cookie;
         struct host *h = e->host;
 
-        if (h->config.state && !is_shared(e)) {
+        if (keeps_files(e)) {
                 if ((!h->files && file_store_new(&h->files, h->loop, h->config.state, err) < 0) ||
                     file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), err) < 0)
                         return -1;

@@ -83,6 +83,7 @@ static void write_report(struct report *r, const struct pipeline_status *s)
                                         .last_delivery_time = s->last_delivery,
                                         .last_run_time = s->runs.last,
                                         .next_run_time = s->runs.next,
+                                        .oldest_pending_time = s->oldest,
                                         .lag = s->lag,
                                         .lost = (int64_t)s->warnings.lost };
 

@@ -1,6 +1,7 @@
 #include "kafka/access.h"
 
 #include "kafka/client.h"
+#include "secret/mask.h"
 
 struct part {
         struct secret *secret;
@@ -24,21 +25,40 @@ static void parts_of(struct kafka_access *a, struct part parts[PARTS])
         memcpy(parts, all, sizeof(all));
 }
 
-int kafka_access_open(struct kafka_access *a, struct loop *loop, const struct kafka_cluster *cluster,
-                      const char *secrets, struct task *wake, struct error *err)
+static int open_parts(struct kafka_access *a, const struct kafka_access_config *c, struct error *err)
 {
         struct part parts[PARTS];
 
-        a->cluster = cluster;
-        a->secrets = secrets;
         parts_of(a, parts);
         for (size_t i = 0; i < PARTS; i++)
                 if (parts[i].ref &&
-                    secret_open(parts[i].secret, loop, secrets, parts[i].ref, wake, err) < 0) {
-                        kafka_access_done(a);
+                    secret_open(parts[i].secret, c->loop, c->secrets, parts[i].ref, c->wake, err) < 0)
                         return -1;
-                }
         return 0;
+}
+
+static int open_token(struct kafka_access *a, const struct kafka_access_config *c, struct error *err)
+{
+        const struct kafka_token_config token = { .spec = c->cluster->sasl->oauth,
+                                                  .loop = c->loop,
+                                                  .secrets = c->secrets,
+                                                  .http = c->http,
+                                                  .peers = c->peers,
+                                                  .wake = c->wake };
+
+        return kafka_token_new(&a->token, &token, err);
+}
+
+int kafka_access_open(struct kafka_access *a, const struct kafka_access_config *c, struct error *err)
+{
+        const struct kafka_sasl_spec *sasl = c->cluster->sasl;
+
+        a->cluster = c->cluster;
+        a->secrets = c->secrets;
+        if (open_parts(a, c, err) == 0 && (!sasl || !sasl->oauth || open_token(a, c, err) == 0))
+                return 0;
+        kafka_access_done(a);
+        return -1;
 }
 
 void kafka_access_done(struct kafka_access *a)
@@ -48,6 +68,7 @@ void kafka_access_done(struct kafka_access *a)
         secret_done(&a->ca);
         secret_done(&a->cert);
         secret_done(&a->key);
+        a->token = kafka_token_free(a->token);
 }
 
 /* A name or a password that is gone may do until it is refused; a file can't be read again. */
@@ -66,8 +87,18 @@ bool kafka_access_lacks(struct kafka_access *a, struct buf *out)
                         secret_tell_gone(parts[i].ref, out);
                         return true;
                 }
-        return false;
+        if (!a->token || !kafka_token_lacks(a->token))
+                return false;
+        buf_text(out, kafka_token_lacks(a->token));
+        return true;
 }
+
+const char *kafka_access_trouble(const struct kafka_access *a)
+{
+        return a->token ? kafka_token_trouble(a->token) : NULL;
+}
+
+bool kafka_access_awaits(const struct kafka_access *a) { return a->token && kafka_token_awaited(a->token); }
 
 enum kafka_access_change kafka_access_changed(struct kafka_access *a)
 {
@@ -78,6 +109,7 @@ enum kafka_access_change kafka_access_changed(struct kafka_access *a)
         for (size_t i = 0; i < PARTS; i++)
                 if (parts[i].ref && secret_changed(parts[i].secret))
                         *(parts[i].file ? &files : &credentials) = true;
+        credentials = (a->token && kafka_token_changed(a->token)) || credentials;
         return files ? KAFKA_ACCESS_CERTIFICATES : credentials ? KAFKA_ACCESS_CREDENTIALS : KAFKA_ACCESS_SAME;
 }
 
@@ -117,18 +149,27 @@ static int set_tls(const struct kafka_access *a, rd_kafka_conf_t *conf, struct e
                    err);
 }
 
+/* librdkafka asks when it begins, and when a token grows old: there is one by then, or none to be had. */
+static void asked_for_token(rd_kafka_t *rk UNUSED, const char *config UNUSED, void *opaque UNUSED) {}
+
 static int set_sasl(const struct kafka_access *a, rd_kafka_conf_t *conf, struct error *err)
 {
         static const char *const mechanisms[] = { [KAFKA_PLAIN] = "PLAIN",
                                                   [KAFKA_SCRAM_SHA_256] = "SCRAM-SHA-256",
-                                                  [KAFKA_SCRAM_SHA_512] = "SCRAM-SHA-512" };
+                                                  [KAFKA_SCRAM_SHA_512] = "SCRAM-SHA-512",
+                                                  [KAFKA_OAUTHBEARER] = "OAUTHBEARER" };
         struct str user = secret_last(&a->username), password = secret_last(&a->password);
 
+        if (set(conf, "sasl.mechanism", mechanisms[a->cluster->sasl->mechanism], err) < 0)
+                return -1;
+        if (a->token) {
+                rd_kafka_conf_set_oauthbearer_token_refresh_cb(conf, asked_for_token);
+                return 0;
+        }
         if (!user.p || !password.p)
                 return error_set(err, ERROR_INVALID, "no user name and password are given for Kafka");
         /* both end in a NUL: a Secret's value is a C string */
-        if (set(conf, "sasl.mechanism", mechanisms[a->cluster->sasl->mechanism], err) < 0 ||
-            set(conf, "sasl.username", user.p, err) < 0)
+        if (set(conf, "sasl.username", user.p, err) < 0)
                 return -1;
         return set(conf, "sasl.password", password.p, err);
 }
@@ -150,39 +191,53 @@ int kafka_access_configure(const struct kafka_access *a, rd_kafka_conf_t *conf, 
         return c->sasl ? set_sasl(a, conf, err) : 0;
 }
 
+static void show_token(const struct kafka_token *t, rd_kafka_t *rk)
+{
+        const char *lacks = kafka_token_lacks(t);
+        char why[512];
+
+        if (lacks)
+                (void)rd_kafka_oauthbearer_set_token_failure(rk, lacks);
+        else if (rd_kafka_oauthbearer_set_token(rk, kafka_token_value(t).p,
+                                                kafka_token_expires(t) / USEC_MSEC, kafka_token_principal(t),
+                                                NULL, 0, why, sizeof(why)) != RD_KAFKA_RESP_ERR_NO_ERROR)
+                (void)rd_kafka_oauthbearer_set_token_failure(rk, why);
+}
+
 void kafka_access_renew(const struct kafka_access *a, rd_kafka_t *rk)
 {
         struct str user = secret_last(&a->username), password = secret_last(&a->password);
 
-        if (a->cluster->sasl && user.p && password.p)
+        if (a->token)
+                show_token(a->token, rk);
+        else if (a->cluster->sasl && user.p && password.p)
                 rd_kafka_error_destroy(rd_kafka_sasl_set_credentials(rk, user.p, password.p));
+}
+
+void kafka_access_wake(const struct kafka_access *a, rd_kafka_t *rk)
+{
+        struct str user = secret_last(&a->username), password = secret_last(&a->password);
+
+        rd_kafka_error_destroy(
+                rd_kafka_sasl_set_credentials(rk, user.p ? user.p : "", password.p ? password.p : ""));
+}
+
+void kafka_access_refused(struct kafka_access *a)
+{
+        if (a->token)
+                kafka_token_refused(a->token);
 }
 
 /* ---- what brokers say --------------------------------------------------- */
 
-enum { SHORTEST = 4 }; /* a shorter value would match parts of ordinary words */
-
-/* How much of the words is the value; at their end, where they were cut, its beginning counts. */
-static size_t quoted(struct str words, struct str value)
-{
-        size_t n = MIN_OF(words.n, value.n);
-
-        return value.n >= SHORTEST && n >= SHORTEST && memcmp(words.p, value.p, n) == 0 ? n : 0;
-}
-
 void kafka_access_quote(const struct kafka_access *a, const char *words, struct buf *out)
 {
-        struct str rest = str_of(words), user = secret_last(&a->username),
-                   password = secret_last(&a->password);
+        struct str values[2 + KAFKA_TOKEN_HIDDEN];
+        struct mask m = { .list = values };
 
-        while (rest.n) {
-                size_t n = MAX_OF(quoted(rest, user), quoted(rest, password));
-
-                if (n)
-                        buf_text(out, "***");
-                else
-                        buf_char(out, rest.p[0]);
-                n = n ? n : 1;
-                rest = (struct str){ rest.p + n, rest.n - n };
-        }
+        mask_add(&m, secret_last(&a->username));
+        mask_add(&m, secret_last(&a->password));
+        if (a->token)
+                kafka_token_hide(a->token, &m);
+        mask_quote(&m, str_of(words), SIZE_MAX, true, out);
 }

@@ -21,7 +21,7 @@ static struct secret_ref user_ref = { secret_name, user }, password_ref = { secr
                          ca_ref = { secret_name, ca }, cert_ref = { secret_name, cert },
                          key_ref = { secret_name, key };
 static char *servers[] = { server };
-static struct kafka_sasl_spec sasl = { KAFKA_SCRAM_SHA_256, &user_ref, &password_ref };
+static struct kafka_sasl_spec sasl = { KAFKA_SCRAM_SHA_256, &user_ref, &password_ref, NULL };
 static struct tls_spec tls = { &ca_ref, &cert_ref, &key_ref, false };
 static const struct kafka_cluster cluster = { { servers, 1 }, &sasl, &tls };
 
@@ -75,7 +75,11 @@ static int begin(void **state UNUSED)
         for (size_t i = 0; i < 5; i++)
                 put((const char *[]){ user, password, ca, cert, key }[i], "first");
         assert_int_equal(loop_new(&b.loop, &err), 0);
-        assert_int_equal(kafka_access_open(&b.access, b.loop, &cluster, b.folder, NULL, &err), 0);
+        assert_int_equal(kafka_access_open(&b.access,
+                                           &(struct kafka_access_config){
+                                                   .loop = b.loop, .cluster = &cluster, .secrets = b.folder },
+                                           &err),
+                         0);
         return 0;
 }
 
@@ -154,7 +158,10 @@ static void without_a_folder_of_secrets_it_is_refused(void **state UNUSED)
         struct kafka_access access = { 0 };
         struct error err;
 
-        assert_int_equal(kafka_access_open(&access, b.loop, &cluster, NULL, NULL, &err), -1);
+        assert_int_equal(
+                kafka_access_open(&access,
+                                  &(struct kafka_access_config){ .loop = b.loop, .cluster = &cluster }, &err),
+                -1);
         assert_non_null(strstr(err.text, "--secrets=DIR"));
 }
 

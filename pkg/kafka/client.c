@@ -9,6 +9,7 @@
 /* Its threads inherit this: they wait whole milliseconds for a timer and turn for the rest of the last one,
  * all their time when idle. */
 enum { TIMER_SLACK_NS = 2000000 };
+enum { ENDED_WITHIN_MS = 500 };
 
 /* Any thread, so that our secrets are not at hand: what a broker says of them, which may quote them, is left
  * out. The state has it without them. */
@@ -22,14 +23,20 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
 
 /* ---- configuration ------------------------------------------------------ */
 
-static int set_all(rd_kafka_conf_t *conf, const struct kafka_option *options, size_t n, struct error *err)
+int kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, struct error *err)
 {
         char why[256];
 
+        if (rd_kafka_conf_set(conf, name, value, why, sizeof(why)) == RD_KAFKA_CONF_OK)
+                return 0;
+        return error_set(err, ERROR_INVALID, "%s: librdkafka says: %s", name, why);
+}
+
+static int set_all(rd_kafka_conf_t *conf, const struct kafka_option *options, size_t n, struct error *err)
+{
         for (size_t i = 0; i < n; i++)
-                if (options[i].value && rd_kafka_conf_set(conf, options[i].name, options[i].value, why,
-                                                          sizeof(why)) != RD_KAFKA_CONF_OK)
-                        return error_set(err, ERROR_INVALID, "kafka option %s: %s", options[i].name, why);
+                if (options[i].value && kafka_set(conf, options[i].name, options[i].value, err) < 0)
+                        return -1;
         return 0;
 }
 
@@ -56,7 +63,8 @@ int kafka_configure(rd_kafka_conf_t **out, const struct kafka_client_config *con
         return 0;
 }
 
-int kafka_start(rd_kafka_t **out, rd_kafka_type_t type, rd_kafka_conf_t *conf, struct error *err)
+int kafka_start(rd_kafka_t **out, rd_kafka_type_t type, const struct kafka_access *access,
+                rd_kafka_conf_t *conf, struct error *err)
 {
         char why[256];
         rd_kafka_t *rk;
@@ -71,6 +79,8 @@ int kafka_start(rd_kafka_t **out, rd_kafka_type_t type, rd_kafka_conf_t *conf, s
                 kafka_explain(&text, RD_KAFKA_RESP_ERR_NO_ERROR, why);
                 return error_set(err, ERROR_INVALID, "kafka: %s", text.p ? text.p : why);
         }
+        if (access->token)
+                kafka_access_renew(access, rk);
         *out = rk;
         return 0;
 }
@@ -100,6 +110,8 @@ void kafka_end(rd_kafka_t *rk, struct loop *loop, struct task *wake)
         h = helper_free(h);
         free(e);
 }
+
+void kafka_ended(void) { (void)rd_kafka_wait_destroyed(ENDED_WITHIN_MS); }
 
 /* ---- what errors mean --------------------------------------------------- */
 
@@ -136,6 +148,10 @@ const char *kafka_next_step(rd_kafka_resp_err_t code)
 /* Which of both it is, brokers tell in different words. */
 #define WANTS_CERTIFICATE "the broker wants a certificate of ours that it trusts (tls.certSecretRef)"
 
+#define TOKEN_STEP                                                                                           \
+        "the brokers do not accept the token: check its issuer, audience and scopes (sasl.oauth), and the "  \
+        "clocks"
+
 /* What librdkafka says where its code does not tell: by its words, of which the guess that follows is in
  * terms of its own options. */
 static const struct saying {
@@ -154,6 +170,9 @@ static const struct saying {
           "this listener may expect TLS (tls) or a user (sasl), or is no broker's" },
         { "might require SASL authentication", ": verify that security.protocol",
           "this listener expects a user (sasl)" },
+        { "Failed to acquire SASL OAUTHBEARER token", NULL, NULL },
+        { "SASL authentication error: {\"status\"", NULL, TOKEN_STEP },
+        { "SASL OAUTHBEARER authentication failed", NULL, TOKEN_STEP },
         { "SASL mechanism SCRAM", " during authentication due to", "check user name and password" },
         { "ssl.ca.location failed", NULL, "tls.caSecretRef must hold certificates in PEM" },
         { "ssl.certificate.location failed", NULL, "tls.certSecretRef must hold a certificate in PEM" },

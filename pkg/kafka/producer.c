@@ -45,16 +45,17 @@ static int open_client(struct kafka_producer *p, struct error *err)
         if (kafka_configure(&conf, &config, options, COUNT_OF(options), err) < 0)
                 return -1;
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
-        if (kafka_start(&p->rk, RD_KAFKA_PRODUCER, conf, err) < 0)
+        if (kafka_start(&p->rk, RD_KAFKA_PRODUCER, &p->access, conf, err) < 0)
                 return -1;
         p->queue = rd_kafka_queue_get_main(p->rk);
         rd_kafka_queue_cb_event_enable(p->queue, on_queue, p);
+        loop_ready(p->loop, p->slot.task); /* nobody rings for what is in it already */
         p->stale = false;
         return 0;
 }
 
-/* Of a client that is replaced nobody waits for the end. */
-static void close_client(struct kafka_producer *p, bool replaced)
+/* Nobody waits for its end. */
+static void close_client(struct kafka_producer *p)
 {
         if (p->event)
                 rd_kafka_event_destroy(TAKE(p->event));
@@ -65,11 +66,7 @@ static void close_client(struct kafka_producer *p, bool replaced)
         if (p->rk) {
                 (void)rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT |
                                                     RD_KAFKA_PURGE_F_NON_BLOCKING);
-                if (replaced)
-                        kafka_end(p->rk, p->loop, p->slot.task);
-                else
-                        rd_kafka_destroy(p->rk);
-                p->rk = NULL;
+                kafka_end(TAKE(p->rk), p->loop, p->slot.task);
         }
 }
 
@@ -82,7 +79,7 @@ static int renew(struct kafka_producer *p, struct error *err)
                 return 0;
         if (kafka_access_lacks(&p->access, &lacks))
                 return p->rk ? 0 : error_set(err, ERROR_INVALID, "%s", lacks.p ? lacks.p : "out of memory");
-        close_client(p, true);
+        close_client(p);
         return open_client(p, err);
 }
 
@@ -101,6 +98,12 @@ int kafka_producer_new(struct kafka_producer **out, const struct kafka_producer_
 {
         struct kafka_producer *p = calloc(1, sizeof(*p));
         const struct kafka_cluster *cluster = config->cluster;
+        const struct kafka_access_config access = { .cluster = cluster,
+                                                    .loop = config->loop,
+                                                    .secrets = config->secrets,
+                                                    .wake = config->wake,
+                                                    .http = config->http,
+                                                    .peers = config->peers };
 
         if (!p || !(p->topic_name = str_dup(str_of(config->topic)))) {
                 free(p);
@@ -109,7 +112,7 @@ int kafka_producer_new(struct kafka_producer **out, const struct kafka_producer_
         p->loop = config->loop;
         p->log = config->log;
         p->slot.task = config->wake;
-        if (kafka_access_open(&p->access, config->loop, cluster, config->secrets, config->wake, err) < 0 ||
+        if (kafka_access_open(&p->access, &access, err) < 0 ||
             /* a Secret may be mended while we run */
             (renew(p, err) < 0 && !(cluster->sasl || cluster->tls))) {
                 (void)kafka_producer_free(p);
@@ -185,6 +188,8 @@ static void note_trouble(struct kafka_producer *p, rd_kafka_event_t *event)
 
         if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
                 return;
+        if (code == RD_KAFKA_RESP_ERR__AUTHENTICATION)
+                kafka_access_refused(&p->access);
         kafka_access_quote(&p->access, rd_kafka_event_error_string(event), &words);
         kafka_explain(&text, code, words.failed || !words.p ? NULL : words.p);
         text_print(p->why, sizeof(p->why), "%s", text.failed || !text.p ? rd_kafka_err2str(code) : text.p);
@@ -215,7 +220,7 @@ struct kafka_producer *kafka_producer_free(struct kafka_producer *p)
 {
         if (!p)
                 return NULL;
-        close_client(p, false);
+        close_client(p);
         waker_forget(loop_waker(p->loop), &p->slot);
         kafka_access_done(&p->access);
         free(p->topic_name);

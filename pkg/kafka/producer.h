@@ -4,6 +4,7 @@
 
 #include "base/loop.h"
 #include "kafka/client.h"
+#include "port/http.h"
 
 struct kafka_producer;
 struct kafka_pair {
@@ -29,6 +30,8 @@ struct kafka_producer_config {
         const char *secrets; /* the folder; NULL: there is none */
         const struct log_scope *log;
         struct loop *loop;
+        struct http http; /* as struct kafka_access_config has them */
+        struct http_peers peers;
         struct task *wake; /* made ready when a delivery is to be taken */
 };
 /* Where Secrets that the cluster names are missing, or no use, messages are refused until they are there. */
@@ -42,6 +45,5 @@ int kafka_producer_send(struct kafka_producer *, uint64_t tag, const struct kafk
 bool kafka_producer_take(struct kafka_producer *, struct kafka_delivery *);
 /* The last trouble with the brokers since a message arrived; NULL: none. */
 const char *kafka_producer_trouble(const struct kafka_producer *);
-/* What is under way is given up (it may arrive all the same). May block shortly. NULL is fine; returns NULL.
- */
+/* What is under way is given up (it may arrive all the same). NULL is fine; returns NULL. */
 struct kafka_producer *kafka_producer_free(struct kafka_producer *);

@@ -27,7 +27,7 @@ int kafka_trial_new(struct kafka_trial **out, const struct kafka_trial_config *c
                 return -1;
         }
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS);
-        if (kafka_start(&t->rk, RD_KAFKA_PRODUCER, conf, err) < 0) {
+        if (kafka_start(&t->rk, RD_KAFKA_PRODUCER, c->access, conf, err) < 0) {
                 free(t);
                 return -1;
         }
@@ -49,7 +49,8 @@ enum kafka_trial_result kafka_trial_look(struct kafka_trial *t, usec now, struct
                 if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_STATS) {
                         if (strstr(rd_kafka_event_stats(event), "\"state\":\"UP\""))
                                 result = KAFKA_TRIAL_LET_IN;
-                } else if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) { /* says why before */
+                } else if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR &&
+                           code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) { /* says why before */
                         BUF_AT_END struct buf words = BUF_INIT(4096);
 
                         kafka_access_quote(t->config.access, rd_kafka_event_error_string(event), &words);

@@ -638,7 +638,8 @@ static void a_state_is_told_once_and_times_wait(void **state UNUSED)
         assert_non_null(strstr(e.requests[1].p, "\"workers\":[{\"pod\":\"p\",\"triggerUID\":\"u\","
                                                 "\"observedGeneration\":3,\"sourceState\":\"Connecting\""));
         kube_report_set(r, &s);
-        s.last_event_time += 30 * USEC_SEC; /* a time alone waits for its minute */
+        s.last_event_time += 30 * USEC_SEC; /* times alone wait for their minute */
+        s.oldest_pending_time = 7 * USEC_SEC;
         kube_report_set(r, &s);
         loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 1500 * USEC_MSEC);
         run();

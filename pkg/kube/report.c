@@ -113,11 +113,13 @@ void kube_report_set(struct kube_report *r, const struct worker_status *status)
         state.last_run_time = state.next_run_time = 0;
         state.last_run_outcome = NULL;
         state.lag = whole.lag < 0 ? -1 : 0;
+        state.oldest_pending_time = 0;
         /* Seconds are what is told, so that a fraction is no change. */
         whole.last_event_time -= whole.last_event_time % USEC_SEC;
         whole.last_delivery_time -= whole.last_delivery_time % USEC_SEC;
         whole.last_run_time -= whole.last_run_time % USEC_SEC;
         whole.next_run_time -= whole.next_run_time % USEC_SEC;
+        whole.oldest_pending_time -= whole.oldest_pending_time % USEC_SEC;
         buf_reset(&r->wanted);
         writer_init(&w, &r->wanted);
         schema_write(&worker_status_type, &whole, &w);

@@ -35,6 +35,14 @@ struct pull_runs {
         usec next;            /* 0: there is none, or it is not known */
 };
 
+/* How far one track is behind. */
+struct track_lag {
+        const char *stream; /* what it is a part of, such as a topic; borrowed until the source is called */
+        int32_t number;
+        int64_t records; /* not committed; -1: unknown */
+        usec oldest;     /* wall: when the oldest of them that came happened; 0: there is none */
+};
+
 struct pull_ops {
         bool commit_at_once; /* positions are so few that each is worth a write */
         size_t (*poll)(struct source *, struct pull_event *, size_t max, usec now);
@@ -51,9 +59,15 @@ struct pull_ops {
         /* Answers PULL_REVOKING and PULL_LOST: nothing of the track is lent any more. */
         void (*revoked)(struct source *, uint32_t track);
         int64_t (*lag)(const struct source *); /* records behind; -1: unknown. Optional: never known */
+        /* The same of each track: the next one from *at on, which moves behind it; false: there are no more.
+         * Optional: not told */
+        bool (*track_lag)(const struct source *, uint32_t *at, struct track_lag *);
         /* Records that were given back, and whose position is not kept yet: after a crash they come again,
          * besides those that are lent. Optional: not known */
         int64_t (*unsaved)(const struct source *);
+        /* Its engine is gone until it has a record to lend: of the track that is assigned it may lend one,
+         * whatever credit it had. Optional: its records come too often for that. */
+        void (*asleep)(struct source *);
         /* Optional: it does not go by the clock. */
         void (*runs)(const struct source *, struct pull_runs *);
         /* All there is was lent and released. Optional: there is no such end. */

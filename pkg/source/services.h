@@ -22,7 +22,7 @@ struct services {
         struct claims claims; /* for sources whose row says so. ops NULL: all may be read */
         /* for push sources: what messages refer to; completions wake the source. ops NULL: none */
         struct fetch fetch;
-        /* for push sources: requests to peers; completions wake the source. ops NULL: none */
+        /* requests to peers; completions wake whom they say. ops NULL: none */
         struct http http;
         struct http_peers peers;
         struct cloud *cloud; /* the process's; NULL: the cloud is not called */

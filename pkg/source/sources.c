@@ -20,12 +20,12 @@ const struct source_type *source_types(void)
 {
         static const struct source_type types[] = {
                 { .name = "timer", .type = &timer_type },
-                { .name = "kafka", .type = &kafka_type, .fits = kafka_fits },
-                { .name = "apig", .type = &apig_type },
+                { .name = "kafka", .type = &kafka_type, .fits = kafka_fits, .storeless = true },
+                { .name = "apig", .type = &apig_type, .storeless = true },
                 { .name = "smn", .type = &smn_type },
                 { .name = "obs", .type = &obs_type },
                 { .name = "cloudEye", .type = &cloudeye_type },
-                { .name = "dms", .type = &dms_type, .fits = dms_fits },
+                { .name = "dms", .type = &dms_type, .fits = dms_fits, .storeless = true },
                 { .name = "dis",
                   .type = &dis_type,
                   .shared = true,

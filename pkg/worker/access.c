@@ -6,6 +6,8 @@
 #include "base/backoff.h"
 #include "log/log.h"
 #include "json/tree.h"
+#include "oauth/oauth.h"
+#include "secret/mask.h"
 #include "secret/secret.h"
 #include "worker/sender.h"
 #include "worker/target.h"
@@ -254,52 +256,18 @@ static void read_secrets(struct access *a)
 
 /* ---- tokens ------------------------------------------------------------- */
 
-/* application/x-www-form-urlencoded */
-static void form_value(struct buf *b, struct str value)
-{
-        while (value.n) {
-                size_t before = value.n;
-                struct str word = str_cut(&value, ' ');
-
-                buf_percent(b, word, "-._*");
-                if (word.n < before) /* there was a space after the word */
-                        buf_char(b, '+');
-        }
-}
-
-static void token_body(const struct oauth2_spec *o, struct buf *b)
-{
-        buf_text(b, "grant_type=client_credentials");
-        for (size_t i = 0; i < o->scopes.n; i++) {
-                buf_text(b, i ? "+" : "&scope=");
-                form_value(b, str_of(o->scopes.list[i]));
-        }
-        if (o->audience) {
-                buf_text(b, "&audience=");
-                form_value(b, str_of(o->audience));
-        }
-}
-
-/* RFC 6749, 2.3.1: id and secret are form-encoded before they are a user's name and password. The server
- * knows the secret in both spellings, so both are kept from being quoted. */
+/* The server knows the secret in both spellings, so both are kept from being quoted. */
 static int client_header(struct access *a, const struct oauth2_spec *o, struct buf *out, struct error *err)
 {
-        BUF_AT_END struct buf id = BUF_INIT(16384), secret = BUF_INIT(16384), pair = BUF_INIT(65536);
-        size_t at;
+        BUF_AT_END struct buf id = BUF_INIT(16384), secret = BUF_INIT(16384), coded = BUF_INIT(65536);
 
         if (last_value(a, o->client_id, &id, err) < 0 || last_value(a, o->client_secret, &secret, err) < 0)
                 return -1;
-        form_value(&pair, buf_view(&id));
-        buf_char(&pair, ':');
-        at = pair.n;
-        form_value(&pair, buf_view(&secret));
-        buf_text(out, "Authorization: Basic ");
-        buf_base64(out, buf_view(&pair));
-        buf_text(out, "\r\n");
+        oauth_basic(buf_view(&id), buf_view(&secret), out, &coded);
         buf_reset(&a->shown);
         buf_str(&a->shown, buf_view(out));
-        buf_printf(&a->shown, "client_secret: " STR_FMT "\r\n", (int)(pair.n - at), pair.p + at);
-        return out->failed || pair.failed || a->shown.failed ? error_memory(err) : 0;
+        buf_printf(&a->shown, "client_secret: " STR_FMT "\r\n", STR_ARG(buf_view(&coded)));
+        return out->failed || a->shown.failed ? error_memory(err) : 0;
 }
 
 static void token_failed(struct access *a, const char *why, usec now)
@@ -323,7 +291,7 @@ static void ask_token(struct access *a, usec now)
         buf_reset(&a->message);
         if (buf_reserve(&a->message, HTTP_HEADROOM))
                 a->message.n = HTTP_HEADROOM;
-        token_body(o, &a->message);
+        oauth_body(o, &a->message);
         if (client_header(a, o, &headers, &err) < 0) {
                 token_failed(a, err.text, now);
                 return;
@@ -338,24 +306,12 @@ static void ask_token(struct access *a, usec now)
                 a->give_up_at = now + TOKEN_TIMEOUT;
 }
 
-static bool header_safe(const char *text)
-{
-        for (; *text; text++)
-                if (*text <= ' ' || *text > '~')
-                        return false;
-        return true;
-}
-
-/* Quotes only error and error_description (RFC 6749, 5.2): other members may contain secrets. */
 static void quote_refusal(const struct access *a, json_t *root, struct buf *why)
 {
-        static const char *const members[] = { "error", "error_description" };
-        const char *between = ": ";
+        const char *between = ": ", *text;
 
-        for (size_t i = 0; i < COUNT_OF(members); i++) {
-                const char *text = json_string_value(json_object_get(root, members[i]));
-
-                if (!text || !*text)
+        for (size_t i = 0; (text = oauth_words(root, i)); i++) {
+                if (!*text)
                         continue;
                 buf_text(why, between);
                 access_quote(a,
@@ -371,7 +327,7 @@ static const char *unusable(const struct access *a, const char *token)
 {
         if (!token || !*token)
                 return "without an access_token";
-        if (!header_safe(token))
+        if (!oauth_token_fits(token))
                 return "with an access_token that no header can hold";
         return a->secret_headers.n + token_line(token) > a->config.most
                        ? "with an access_token that is too long for a request's headers"
@@ -394,23 +350,6 @@ static void token_refused(struct access *a, const struct http_request *c, json_t
                                now + MIN_OF(c->retry_after, a->delivery->retry->retry_after_max));
 }
 
-enum { LIFETIME_MOST = 86400 }; /* seconds that are counted on */
-
-/* In seconds, as a number or, as some servers write it, a string. 0 or less: it is not said. */
-static int64_t token_lifetime(const json_t *root)
-{
-        const json_t *value = json_object_get(root, "expires_in");
-        int64_t seconds = 0;
-
-        if (json_is_string(value) && !str_to_int64(str_of(json_string_value(value)), &seconds))
-                return 0;
-        if (json_is_real(value))
-                seconds = (int64_t)MAX_OF(MIN_OF(json_real_value(value), (double)LIFETIME_MOST), 0.0);
-        if (json_is_integer(value))
-                seconds = json_integer_value(value);
-        return MIN_OF(seconds, (int64_t)LIFETIME_MOST);
-}
-
 static void token_answered(struct access *a, usec now)
 {
         const struct http_request *c = &a->request;
@@ -425,7 +364,7 @@ static void token_answered(struct access *a, usec now)
         }
         root = json_tree(c->body, 0, JSON_VALUES_MOST, NULL);
         token = json_string_value(json_object_get(root, "access_token"));
-        lifetime = token_lifetime(root);
+        lifetime = oauth_lifetime(root);
         success = c->status >= 200 && c->status <= 299;
         fault = success ? unusable(a, token) : NULL;
         if (!success || fault) {
@@ -449,36 +388,16 @@ static void token_answered(struct access *a, usec now)
 
 /* ---- what others say ---------------------------------------------------- */
 
-enum { SECRET_SHORTEST = 4 }; /* a shorter value would match parts of ordinary text */
-enum { ESCAPES_MOST = 8 };    /* backslashes before one character: JSON within JSON within JSON */
-
-/* The values to hide, and a table of their first bytes, so that most bytes of a text are checked only once.
- */
-struct hidden {
-        struct str *list;
-        size_t n;
-        bool begins[256];
-};
-
-static void hide(struct hidden *h, struct str secret)
-{
-        secret = str_trim(secret);
-        if (secret.n < SECRET_SHORTEST)
-                return;
-        h->list[h->n++] = secret;
-        h->begins[(unsigned char)secret.p[0]] = true;
-}
-
-static void hide_lines(struct hidden *h, struct str lines)
+static void hide_lines(struct mask *m, struct str lines)
 {
         while (lines.n) {
                 struct str value = str_cut(&lines, '\n');
 
                 (void)str_cut(&value, ':');
                 value = str_trim(value);
-                hide(h, value);
+                mask_add(m, value);
                 (void)str_cut(&value, ' '); /* after Bearer or Basic */
-                hide(h, value);
+                mask_add(m, value);
         }
 }
 
@@ -493,95 +412,32 @@ static size_t lines_of(struct str text)
 
 /* Hides the values of Secrets, the token, and the header values made of them: the present ones and those that
  * were sent. */
-static bool hide_all(struct hidden *h, const struct access *a, struct str shown)
+static bool hide_all(struct mask *m, const struct access *a, struct str shown)
 {
         struct str lines = buf_view(&a->headers);
 
-        *h = (struct hidden){ .list = calloc(a->refs_n + 2 * (lines_of(lines) + lines_of(shown)),
-                                             sizeof(*h->list)) };
-        if (!h->list)
+        *m = (struct mask){ .list = calloc(a->refs_n + 2 * (lines_of(lines) + lines_of(shown)),
+                                           sizeof(*m->list)) };
+        if (!m->list)
                 return false;
         for (size_t i = 0; i < a->refs_n; i++)
                 if (a->used[i])
-                        hide(h, secret_last(&a->values[i]));
-        hide_lines(h, lines);
-        hide_lines(h, shown);
+                        mask_add(m, secret_last(&a->values[i]));
+        hide_lines(m, lines);
+        hide_lines(m, shown);
         return true;
-}
-
-/* Matches one character, however JSON escapes it. Returns the length of the match; 0: none. */
-static size_t escaped_character(struct str words, char c)
-{
-        size_t n = 0;
-        unsigned code = 0;
-
-        while (n < words.n && n < ESCAPES_MOST && words.p[n] == '\\')
-                n++;
-        if (n < words.n && words.p[n] == c)
-                return n + 1;
-        if (n == 0 || words.n - n < 5 || words.p[n] != 'u')
-                return 0;
-        for (size_t i = n + 1; i < n + 5; i++) {
-                if (hex_digit(words.p[i]) < 0)
-                        return 0;
-                code = code << 4 | (unsigned)hex_digit(words.p[i]);
-        }
-        return code == (unsigned char)c ? n + 5 : 0;
-}
-
-/* Matches the value itself or its JSON spelling, or the beginning of it at the end of a text that was cut. */
-static size_t stands_there(const struct access_words *w, size_t at, struct str secret)
-{
-        struct str rest = { w->text.p + at, w->text.n - at };
-        size_t n = MIN_OF(secret.n, rest.n), taken = 0;
-
-        if ((n == secret.n || (w->cut && n >= SECRET_SHORTEST)) && memcmp(rest.p, secret.p, n) == 0)
-                return n;
-        for (size_t i = 0; i < secret.n; i++) {
-                struct str left = { rest.p + taken, rest.n - taken };
-                size_t one;
-
-                if (secret.p[i] == '\\') /* it would be skipped as one of the escapes */
-                        continue;
-                if (w->cut && i >= SECRET_SHORTEST && !left.n)
-                        return taken;
-                if (!(one = escaped_character(left, secret.p[i])))
-                        return 0;
-                taken += one;
-        }
-        return taken;
-}
-
-static size_t longest_at(const struct hidden *h, const struct access_words *w, size_t at)
-{
-        size_t best = 0;
-
-        if (!h->begins[(unsigned char)w->text.p[at]] && w->text.p[at] != '\\')
-                return 0;
-        for (size_t i = 0; i < h->n; i++)
-                best = MAX_OF(best, stands_there(w, at, h->list[i]));
-        return best;
 }
 
 void access_quote(const struct access *a, const struct access_words *w, struct buf *out)
 {
-        struct hidden h = { 0 };
-        size_t most = w->most;
+        struct mask m = { 0 };
 
-        if (a && !hide_all(&h, a, w->shown)) {
+        if (a && !hide_all(&m, a, w->shown)) {
                 out->failed = true;
                 return;
         }
-        for (size_t i = 0; i < w->text.n && most; most--) {
-                size_t n = longest_at(&h, w, i);
-
-                if (n)
-                        buf_text(out, "***");
-                else
-                        buf_char(out, w->text.p[i]);
-                i += n ? n : 1;
-        }
-        free(h.list);
+        mask_quote(&m, w->text, w->most, w->cut, out);
+        free(m.list);
 }
 
 /* ---- the task ----------------------------------------------------------- */
@@ -634,8 +490,7 @@ static int open_token(struct access *a, struct error *err)
         target.answer_max = 65536;
         target.http_version = HTTP_AUTO;
         target.compress = false;
-        target.headers = STR(
-                "Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\n");
+        target.headers = STR(OAUTH_HEADERS);
         a->http = http_client_port(a->config.http);
         return http_target_new(&a->target, a->config.http, &target, err);
 }

@@ -41,6 +41,7 @@ static void live(struct http_call *call) { http_call_reply(call, 200, TEXT, (str
 /* Triggers shown in one pass of the loop: about a millisecond of work, and half of one for probes, which look
  * at little of each. */
 enum { SHOWN_AT_ONCE = 128, PROBED_AT_ONCE = 512 };
+enum { TRACKS_A_TRIGGER = 12 }; /* as much work as a Trigger */
 
 struct shot { /* a request for a snapshot */
         struct list_node node;
@@ -52,6 +53,19 @@ static void begin_shot(struct admin *a, struct walk *w)
         w->shot++;
         w->next = a->entries.first;
         w->all_shown = false;
+}
+
+/* How many there were. */
+static int show_tracks(struct snapshot *s, const struct pipeline *p)
+{
+        struct track_lag lag;
+        uint32_t at = 0;
+        usec behind;
+        int n = 0;
+
+        for (; snapshot_shows_tracks(s) && pipeline_track_lag(p, &at, &lag, &behind); n++)
+                snapshot_add_track(s, &lag, behind);
+        return n;
 }
 
 static void show_some(struct admin *a, enum admin_walk which)
@@ -69,6 +83,7 @@ static void show_some(struct admin *a, enum admin_walk which)
                 e->shot[which] = w->shot;
                 status_of(e, &s);
                 snapshot_add(shot->snapshot, trigger_of(e), &s);
+                most -= show_tracks(shot->snapshot, e->pipeline) / TRACKS_A_TRIGGER;
         }
         w->all_shown = !w->next;
         if (!w->all_shown || !snapshot_answer(shot->snapshot))

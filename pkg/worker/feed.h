@@ -38,16 +38,27 @@ struct pipeline_status {
         usec connected_since;           /* monotonic; 0: not connected */
         int64_t lag;                    /* -1: unknown */
         struct pull_runs runs;          /* of a source that goes by the clock; zeroed: of others */
+        usec oldest;     /* wall: when the oldest record happened that is not done; 0: none, or not told */
+        usec behind;     /* how long ago that was */
         int64_t unsaved; /* records that are done and whose position is not kept yet; -1: unknown */
         usec clock_skew; /* how far the cloud's time is ahead of ours; 0: it agrees */
 };
 
 struct feed;
+struct delivery_config;
 struct feed_ops {
         /* One round of work: takes what arrived and sends what may be sent. false: there was nothing to do.
          */
         bool (*turn)(struct feed *, usec now);
         usec (*deadline)(const struct feed *);
+        /* Of a feed that has nothing to do for long, and does without a sender meanwhile. rest: it gives up
+         * what it can make again, and the sender may be freed. false: it has something to do. stir: what a
+         * turn is for one that sleeps. true: it has something to send. wake: it has this sender from now on;
+         * -1: it sleeps on. All three NULL: it never sleeps. */
+        bool (*rest)(struct feed *);
+        bool (*stir)(struct feed *, usec now);
+        int (*wake)(struct feed *, struct sender *, const struct delivery_config *, usec now,
+                    struct error *) MUST_CHECK;
         /* Takes no more records; requests in flight may finish until then (monotonic). Afterwards closed is
          * set. */
         void (*stop)(struct feed *, usec give_up_at);
@@ -55,6 +66,8 @@ struct feed_ops {
          * a gate. */
         void (*pass_by)(struct feed *, struct feed *successor);
         bool (*drained)(const struct feed *); /* all that the source has was read and settled */
+        /* As struct pull_ops has it. Only for feeds of tracks */
+        bool (*track_lag)(const struct feed *, uint32_t *at, struct track_lag *);
         /* Fills in what is counted: stats, callers, lag, unjudged. */
         void (*count)(const struct feed *, struct pipeline_status *);
         void (*free)(struct feed *);
@@ -73,22 +86,34 @@ struct feed_config {
         struct gate_host *host; /* where push sources are reached; NULL: nowhere */
 };
 
+/* What a feed says of itself: of struct pipeline_status. */
+struct feed_status {
+        enum source_state source;
+        char *source_text;            /* NULL: none; so, too, delivery_text */
+        enum delivery_state delivery; /* according to the engine, or to the last outcome */
+        char *delivery_text;
+        uint64_t changes, unjudged;
+        usec last_event, last_delivery, connected_since;
+};
+
 /* The first member of both. */
 struct feed {
         const struct feed_ops *ops;
         struct feed_config config;
         struct source *source;
-        /* delivery: according to the engine, or to the last outcome */
-        struct pipeline_status status;
+        struct feed_status status;
         /* The last log line about the source. */
         bool logged;
-        char logged_text[256];
+        char *logged_text; /* NULL: none */
         usec logged_at;
         const char *held; /* why records wait that the source has lent; NULL: none does */
         bool closed;      /* the source has given everything back: free may be called */
 };
 
 int feed_open_source(struct feed *, struct error *) MUST_CHECK;
+void feed_done(struct feed *); /* frees its texts */
+/* Replaces a text that is kept, of 255 bytes at most; "" and NULL: none. Without memory there is none. */
+void feed_keep(char **to, const char *text);
 /* The source has another state: kept, logged and counted among the changes. text NULL: none. The source may
  * quote its peer: it is made plain here. */
 void feed_source_said(struct feed *, enum source_state, const char *text, usec now);

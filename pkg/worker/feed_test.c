@@ -21,6 +21,12 @@ static int setup(void **state UNUSED)
         return 0;
 }
 
+static int teardown(void **state UNUSED)
+{
+        feed_done(&feed);
+        return 0;
+}
+
 /* How many lines the log has, of a source that says so at those times. */
 static size_t lines_of(void (*what)(void))
 {
@@ -134,12 +140,12 @@ static void the_last_text_is_logged(void **state UNUSED)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test_setup(a_text_that_changes_is_logged_now_and_then, setup),
-                cmocka_unit_test_setup(its_texts_command_no_terminal, setup),
-                cmocka_unit_test_setup(a_text_is_cut_between_characters, setup),
-                cmocka_unit_test_setup(a_state_is_logged_at_once, setup),
-                cmocka_unit_test_setup(the_first_reason_is_logged_at_once, setup),
-                cmocka_unit_test_setup(the_last_text_is_logged, setup),
+                cmocka_unit_test_setup_teardown(a_text_that_changes_is_logged_now_and_then, setup, teardown),
+                cmocka_unit_test_setup_teardown(its_texts_command_no_terminal, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_text_is_cut_between_characters, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_state_is_logged_at_once, setup, teardown),
+                cmocka_unit_test_setup_teardown(the_first_reason_is_logged_at_once, setup, teardown),
+                cmocka_unit_test_setup_teardown(the_last_text_is_logged, setup, teardown),
         };
 
         log_setup(LOG_INFO, LOG_LOGFMT);

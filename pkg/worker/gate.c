@@ -1078,6 +1078,7 @@ static void gate_free(struct feed *f)
         buf_done(&g->reply.body);
         buf_done(&g->starved.headers);
         buf_done(&g->starved.body);
+        feed_done(f);
         free(g);
 }
 

@@ -65,6 +65,8 @@ static int open_kafka(struct letters *l, const struct letters_config *config, st
                                                         .secrets = config->secrets,
                                                         .log = config->log,
                                                         .loop = config->loop,
+                                                        .http = http_client_port(config->http),
+                                                        .peers = config->peers,
                                                         .wake = config->wake };
 
         return kafka_producer_new(&l->producer, &producer, err);

@@ -15,6 +15,7 @@ struct letters_config {
         const char *secrets;           /* the folder; NULL: there is none */
         struct loop *loop;
         struct http_client *http;
+        struct http_peers peers; /* for tokens of Kafka */
         struct task *wake;
         uint32_t most; /* letters under way at once */
 };

@@ -19,32 +19,61 @@ struct pipeline {
         const struct source_kind *kind;
         struct services services;
         struct log_scope log;
-        struct warning_counts warnings;
-        struct sender *sender;
-        struct filter *filter; /* NULL: everything is delivered */
+        struct warning_counts *warnings; /* NULL: nothing befell the source yet */
+        struct sender *sender;           /* NULL: it sleeps */
+        struct filter *filter;           /* NULL: everything is delivered */
         struct feed *feed;
         enum delivery_state delivery; /* as reported, with its text */
         enum delivery_state logged;   /* the last state that was logged */
         int64_t logged_paid;          /* struct bucket_rate */
-        char delivery_text[256];
-        uint64_t changes, seen; /* of the reported delivery state; of all, as the observer knows */
+        char *delivery_text;          /* NULL: none */
+        uint64_t changes, seen;       /* of the reported delivery state; of all, as the observer knows */
         bool stopping, passed_by, delivered;
+        bool may_sleep;
+        usec wake_at; /* there was no memory to wake: again then; 0: there was */
 };
 
 const struct trigger *pipeline_trigger(const struct pipeline *p) { return p->config.trigger; }
 bool pipeline_drained(const struct pipeline *p) { return p->feed->ops->drained(p->feed); }
 bool pipeline_stopped(const struct pipeline *p) { return p->feed->closed; }
 
+static void count_from_nothing(const struct source_kind *kind, struct warning_counts *out)
+{
+        const struct warning *w = kind->warnings;
+
+        for (size_t i = 0; w && w[i].reason && i < WARNING_REASONS_MOST - 1; i++)
+                out->list[i] = (struct warning_count){ .reason = w[i].reason, .loses = w[i].loses };
+}
+
 void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
 {
-        *out = p->feed->status;
-        out->delivery = p->delivery;
-        memcpy(out->delivery_text, p->delivery_text, sizeof(out->delivery_text));
-        out->changes += p->changes;
-        out->warnings = p->warnings;
+        const struct feed_status *s = &p->feed->status;
+
+        *out = (struct pipeline_status){ .source = s->source,
+                                         .delivery = p->delivery,
+                                         .changes = s->changes + p->changes,
+                                         .unjudged = s->unjudged,
+                                         .last_event = s->last_event,
+                                         .last_delivery = s->last_delivery,
+                                         .connected_since = s->connected_since };
+        (void)text_copy(out->source_text, sizeof(out->source_text), s->source_text ? s->source_text : "");
+        (void)text_copy(out->delivery_text, sizeof(out->delivery_text),
+                        p->delivery_text ? p->delivery_text : "");
+        if (p->warnings)
+                out->warnings = *p->warnings;
+        else
+                count_from_nothing(p->kind, &out->warnings);
         p->feed->ops->count(p->feed, out);
         if (p->config.cloud && trigger_cloud(p->config.trigger))
                 out->clock_skew = cloud_skew(p->config.cloud);
+}
+
+bool pipeline_track_lag(const struct pipeline *p, uint32_t *at, struct track_lag *out, usec *behind)
+{
+        if (!p || !p->feed->ops->track_lag || !p->feed->ops->track_lag(p->feed, at, out))
+                return false;
+        *behind = out->oldest ? MAX_OF(clock_wall(p->config.clock) - out->oldest, (usec)0) : 0;
+        return true;
 }
 
 void pipeline_shown(const struct pipeline *p, const char *failure, struct pipeline_status *out)
@@ -77,7 +106,7 @@ static void tell_state(struct pipeline *p)
 {
         const char *why, *trouble = sender_trouble(p->sender), *text = p->feed->status.delivery_text;
         enum delivery_state state = p->feed->status.delivery;
-        char fresh[sizeof(p->delivery_text)];
+        char fresh[256];
         bool ready = sender_ready(p->sender, &why);
 
         if ((!ready && why) || p->feed->held) {
@@ -85,13 +114,13 @@ static void tell_state(struct pipeline *p)
                 text = !ready && why ? why : p->feed->held;
         } else if (trouble && state != DELIVERY_BLOCKED)
                 text = trouble;
-        else if (ready && !*text && sender_notes(p->sender))
+        else if (ready && !text && sender_notes(p->sender))
                 text = sender_notes(p->sender);
-        (void)text_copy(fresh, sizeof(fresh), text);
-        if (state == p->delivery && strcmp(fresh, p->delivery_text) == 0)
+        (void)text_copy(fresh, sizeof(fresh), text ? text : "");
+        if (state == p->delivery && strcmp(fresh, p->delivery_text ? p->delivery_text : "") == 0)
                 return;
         p->delivery = state;
-        memcpy(p->delivery_text, fresh, sizeof(fresh));
+        feed_keep(&p->delivery_text, fresh);
         p->changes++;
 }
 
@@ -108,7 +137,8 @@ static usec log_delivery(struct pipeline *p, usec now)
         p->logged_paid = bucket_take(&apart, p->logged_paid, 1, now);
         p->logged = p->delivery;
         log_at_for(&p->log, p->delivery == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery",
-                   LOG_S("state", pipeline_delivery_name(p->delivery)), LOG_S("reason", p->delivery_text));
+                   LOG_S("state", pipeline_delivery_name(p->delivery)),
+                   LOG_S("reason", p->delivery_text ? p->delivery_text : ""));
         return USEC_NEVER;
 }
 
@@ -124,6 +154,68 @@ static void wake_observer(struct pipeline *p)
         p->delivered = delivered;
 }
 
+/* ---- rest --------------------------------------------------------------- */
+
+static const usec WAKE_AGAIN = 100 * USEC_MSEC;
+
+static int open_sender(struct pipeline *p, const struct delivery_config *delivery, bool tried,
+                       struct error *err);
+static struct delivery_config engine_config(const struct pipeline *p);
+
+static void count_secret(void *cookie, const struct secret_ref *ref UNUSED) { *(bool *)cookie = true; }
+
+/* What would be lost by it, such as a transform's process or Secrets that are watched, keeps it awake. */
+static bool may_sleep(const struct pipeline *p)
+{
+        const struct trigger *t = p->config.trigger;
+        bool has_secrets = false;
+
+        trigger_secrets(t, count_secret, &has_secrets);
+        return p->feed->ops->rest && !has_secrets && !t->transform && !t->function->init_path &&
+               !t->delivery->authentication && !t->delivery->dead_letter;
+}
+
+static void fall_asleep(struct pipeline *p)
+{
+        if (p->may_sleep && !p->stopping && p->feed->ops->rest(p->feed))
+                p->sender = sender_free(p->sender);
+}
+
+/* false: it sleeps on. */
+static bool is_awake(struct pipeline *p, usec now)
+{
+        struct delivery_config delivery;
+        struct error err;
+
+        if (p->sender)
+                return true;
+        if (!p->feed->ops->stir(p->feed, now))
+                return false;
+        delivery = engine_config(p);
+        p->wake_at = 0;
+        if (open_sender(p, &delivery, false, &err) == 0 &&
+            p->feed->ops->wake(p->feed, p->sender, &delivery, now, &err) == 0)
+                return true;
+        p->sender = sender_free(p->sender);
+        log_warn_for(&p->log, "a record has to wait", LOG_S("error", err.text));
+        p->wake_at = now + WAKE_AGAIN;
+        return false;
+}
+
+/* What is left to do in a turn of one that sleeps. */
+static void sleep_on(struct pipeline *p, usec now)
+{
+        usec due = MIN_OF(p->feed->ops->deadline(p->feed), feed_log_deadline(p->feed));
+
+        feed_log(p->feed, now);
+        wake_observer(p);
+        if (p->feed->closed)
+                due = USEC_NEVER;
+        else if (p->wake_at)
+                due = MIN_OF(due, p->wake_at);
+        loop_arm(p->config.loop, &p->task, due);
+}
+
 static void turn(struct task *task, usec now)
 {
         struct pipeline *p = CONTAINER_OF(task, struct pipeline, task);
@@ -131,6 +223,10 @@ static void turn(struct task *task, usec now)
         bool more = true;
         usec due, log_due;
 
+        if (!is_awake(p, now)) {
+                sleep_on(p, now);
+                return;
+        }
         sender_turn(p->sender, now);
         for (int round = 0; more && round < ROUNDS_A_TURN && !p->feed->closed; round++) {
                 more = ops->turn(p->feed, now);
@@ -143,6 +239,12 @@ static void turn(struct task *task, usec now)
                 loop_arm(p->config.loop, task, USEC_NEVER);
                 return;
         }
+        if (!more && p->delivery == DELIVERY_IDLE && log_due == USEC_NEVER)
+                fall_asleep(p);
+        if (!p->sender) {
+                sleep_on(p, now);
+                return;
+        }
         if (more) /* other tasks have their turn first */
                 loop_ready(p->config.loop, task);
         due = MIN_OF(ops->deadline(p->feed), feed_log_deadline(p->feed));
@@ -151,14 +253,6 @@ static void turn(struct task *task, usec now)
 }
 
 /* ---- what befalls the source -------------------------------------------- */
-
-static void count_from_nothing(struct pipeline *p)
-{
-        const struct warning *w = p->kind->warnings;
-
-        for (size_t i = 0; w && w[i].reason && i < WARNING_REASONS_MOST - 1; i++)
-                p->warnings.list[i] = (struct warning_count){ .reason = w[i].reason, .loses = w[i].loses };
-}
 
 static struct warning_count *count_of(struct warning_counts *all, const char *reason)
 {
@@ -176,14 +270,19 @@ static struct warning_count *count_of(struct warning_counts *all, const char *re
 static void told(void *cookie, const struct notice *n)
 {
         struct pipeline *p = cookie;
-        struct warning_count *count = count_of(&p->warnings, n->reason);
+        struct warning_count *count;
 
-        count->times += n->times;
-        count->lost += n->lost;
-        count->loses = count->loses || n->lost;
-        if (n->lost)
-                (void)text_copy(p->warnings.lost_text, sizeof(p->warnings.lost_text), n->text);
-        p->warnings.lost += n->lost;
+        if (!p->warnings && (p->warnings = calloc(1, sizeof(*p->warnings))))
+                count_from_nothing(p->kind, p->warnings);
+        if (p->warnings) {
+                count = count_of(p->warnings, n->reason);
+                count->times += n->times;
+                count->lost += n->lost;
+                count->loses = count->loses || n->lost;
+                if (n->lost)
+                        (void)text_copy(p->warnings->lost_text, sizeof(p->warnings->lost_text), n->text);
+                p->warnings->lost += n->lost;
+        }
         p->changes++;
         loop_ready(p->config.loop, &p->task);
         log_warn_for(&p->log, "the source warns", LOG_S("reason", n->reason), LOG_I("lost", (int64_t)n->lost),
@@ -206,8 +305,10 @@ static struct delivery_config engine_config(const struct pipeline *p)
         const struct source_kind *kind = p->kind;
         const struct delivery_spec *d = t->delivery;
         size_t batch_bytes = (size_t)d->batch->max_bytes;
-        bool batches = d->batch->max_messages > 1;
-        int64_t window = MIN_OF(d->max_in_flight * d->batch->max_messages * 2, (int64_t)1 << 20);
+        /* what is in no order stands for itself, and waits for nothing else */
+        int64_t messages = is_unordered(p) ? 1 : d->batch->max_messages;
+        bool batches = messages > 1;
+        int64_t window = MIN_OF(d->max_in_flight * messages * 2, (int64_t)1 << 20);
 
         return (struct delivery_config){
                 .ordering = is_unordered(p) ? ORDERING_NONE : (enum ordering)d->ordering,
@@ -218,7 +319,7 @@ static struct delivery_config engine_config(const struct pipeline *p)
                 .max_records = (uint32_t)window,
                 .max_bytes = batches ? MAX_OF((size_t)8 << 20, 2 * batch_bytes) : (size_t)8 << 20,
                 .key_lanes = (uint32_t)MIN_OF(d->max_in_flight * 4, (int64_t)1024),
-                .batch_records = (uint32_t)d->batch->max_messages,
+                .batch_records = (uint32_t)messages,
                 .batch_bytes = batch_bytes,
                 .batch_wait = batches ? d->batch->max_wait : 0,
                 .timeout = d->timeout,
@@ -245,7 +346,7 @@ static int open_filter(struct pipeline *p, struct error *err)
         return 0;
 }
 
-/* ---- whom a push source calls ------------------------------------------- */
+/* ---- whom a source calls ------------------------------------------- */
 
 static int open_peer(void *cookie, struct http_target **out, const struct http_peer *peer, struct error *err)
 {
@@ -276,7 +377,7 @@ static void open_ways(struct pipeline *p)
 {
         static const struct http_peers_ops ops = { open_peer, close_peer };
 
-        if (p->config.fetch)
+        if (p->config.fetch && p->kind->push)
                 p->services.fetch = *p->config.fetch;
         p->services.http = http_client_port(p->config.http);
         p->services.peers = (struct http_peers){ &ops, p };
@@ -289,6 +390,7 @@ static int open_sender(struct pipeline *p, const struct delivery_config *deliver
         const struct dead_letter_spec *dead = t->delivery->dead_letter;
         struct sender_config sender = { .loop = p->config.loop,
                                         .http = p->config.http,
+                                        .peers = p->services.peers,
                                         .trigger = t,
                                         .log = &p->log,
                                         .shape = p->kind->shape,
@@ -342,8 +444,7 @@ static int open_own(struct pipeline *p, const struct delivery_config *delivery, 
                                          .instance = p->config.instance,
                                          .secrets = p->config.secrets,
                                          .ending = p->config.ending };
-        if (p->kind->push)
-                open_ways(p);
+        open_ways(p);
         return open_filter(p, err) < 0 || open_sender(p, delivery, tried, err) < 0 ? -1 : 0;
 }
 
@@ -370,7 +471,6 @@ static struct pipeline *pipeline_of(const struct pipeline_config *config)
         p->kind = config->kind ? config->kind : trigger_source(config->trigger);
         p->log = log_scope_of(config->trigger->namespace_, config->trigger->name);
         p->logged_paid = BUCKET_FULL;
-        count_from_nothing(p);
         p->task.turn = turn;
         return p;
 }
@@ -390,6 +490,7 @@ int pipeline_new(struct pipeline **out, const struct pipeline_config *config, st
                 (void)pipeline_free(p);
                 return not_started(config, err);
         }
+        p->may_sleep = may_sleep(p);
         loop_ready(config->loop, &p->task);
         *out = p;
         return 0;
@@ -446,6 +547,8 @@ struct pipeline *pipeline_free(struct pipeline *p)
         (void)filter_free(p->filter);
         /* last: the objects above may make it ready until they are freed */
         loop_forget(p->config.loop, &p->task);
+        free(p->warnings);
+        free(p->delivery_text);
         free(p);
         return NULL;
 }

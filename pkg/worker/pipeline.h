@@ -41,6 +41,8 @@ void pipeline_clock(const struct pipeline_status *, struct buf *);
 
 int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
 void pipeline_status(const struct pipeline *, struct pipeline_status *);
+/* As struct pull_ops has it; behind: how long ago the oldest record happened. p NULL: there are none. */
+bool pipeline_track_lag(const struct pipeline *p, uint32_t *at, struct track_lag *, usec *behind);
 /* The status to show of a Trigger. failure: why it could not be started or, with a pipeline, why its change
  * could not; NULL: nothing failed, and without a pipeline it waits for its turn to start. */
 void pipeline_shown(const struct pipeline *, const char *failure, struct pipeline_status *);

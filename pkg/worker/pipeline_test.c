@@ -150,6 +150,7 @@ static void run(bool (*until)(void))
 
 #define SPEC(schedule) "timer: {schedule: '" schedule "', misfirePolicy: CatchUp, userEvent: hello}"
 #define OFTEN SPEC("@every 100ms")
+#define HOURLY SPEC("1h")
 #define NEVER SPEC("0 0 0 1 1")
 
 static void begin_with(const struct source_kind *kind, const char *source, const char *stored,
@@ -480,10 +481,10 @@ static void without_its_store_nothing_is_sent(void **state UNUSED)
 }
 
 /* Each allocation fails that one tick takes: it is delivered all the same, and the store hears of it. */
-static void each_allocation_fails_once(void)
+static void each_allocation_fails_once(const char *spec)
 {
         for (uint64_t at = 1;; at++) {
-                begin(OFTEN, NULL, NULL, 0, 0);
+                begin(spec, NULL, NULL, 0, 0);
                 run(connected);
                 memory_fails(at, false);
                 run(one_request);
@@ -498,13 +499,44 @@ static void each_allocation_fails_once(void)
         }
 }
 
-static void a_tick_is_not_lost_for_lack_of_memory(void **state UNUSED) { each_allocation_fails_once(); }
+static void a_tick_is_not_lost_for_lack_of_memory(void **state UNUSED) { each_allocation_fails_once(OFTEN); }
+/* Between two ticks there is neither an engine nor a sender: both are made anew. */
+static void nor_is_one_that_wakes_a_pipeline(void **state UNUSED) { each_allocation_fails_once(HOURLY); }
 
 static void nor_is_one_that_a_filter_judges(void **state UNUSED)
 {
         filter = "  filter: {pattern: {userEvent: [hello]}}\n";
-        each_allocation_fails_once();
+        each_allocation_fails_once(OFTEN);
         filter = "";
+}
+
+static bool all_settled(void) { return b.requests >= 3 && status().stats.accepted >= 3; }
+
+/* What is counted, and what went wrong, is known across its rest. */
+static void a_pipeline_that_slept_goes_on_as_before(void **state UNUSED)
+{
+        static const int script[] = { 503, 200, 200, 400 };
+        struct pipeline_status s;
+
+        begin(HOURLY, NULL, script, COUNT_OF(script), 0);
+        run(three_requests);
+        assert_string_equal(b.ids[0], b.ids[1]);
+        assert_true(b.times[0] - (USEC_HOUR - 50 * USEC_MSEC) < USEC_SEC);
+        assert_true(b.times[2] - b.times[1] > USEC_HOUR - USEC_SEC);
+        run(delivered);
+        run(blocked); /* the function refuses the third tick for good: it is awake, and says so */
+        s = status();
+        assert_int_equal(s.stats.offered, 3);
+        assert_int_equal(s.stats.accepted, 2);
+        assert_int_equal(s.stats.attempts, 4);
+        assert_int_equal(s.stats.failures, 2);
+        end();
+        begin(HOURLY, NULL, NULL, 0, 0);
+        run(all_settled);
+        assert_true(status().runs.next > status().runs.last);
+        assert_int_equal(status().delivery, DELIVERY_IDLE);
+        end();
+        assert_non_null(strstr(b.kept.value, "\"outcome\":\"Accepted\""));
 }
 
 static bool well(void) { return status().delivery == DELIVERY_IDLE; }
@@ -586,6 +618,8 @@ int main(void)
                 cmocka_unit_test(a_claimed_tick_is_sent_first),
                 cmocka_unit_test(without_its_store_nothing_is_sent),
                 cmocka_unit_test(a_tick_is_not_lost_for_lack_of_memory),
+                cmocka_unit_test(nor_is_one_that_wakes_a_pipeline),
+                cmocka_unit_test(a_pipeline_that_slept_goes_on_as_before),
         };
         signals_block();
         return cmocka_run_group_tests_name("pipeline", tests, NULL, NULL);

@@ -595,6 +595,7 @@ static int open_all(struct sender *s, struct error *err)
                                                 .secrets = c->secrets,
                                                 .loop = c->loop,
                                                 .http = c->http,
+                                                .peers = c->peers,
                                                 .wake = c->wake,
                                                 /* and one more: the last taken keeps its answer */
                                                 .most = c->most + 1 };

@@ -13,6 +13,7 @@ struct sender;
 struct sender_config {
         struct loop *loop;
         struct http_client *http;
+        struct http_peers peers;       /* who is called beside the sink */
         const struct trigger *trigger; /* borrowed, as all here */
         const struct log_scope *log;
         const struct shape *shape;

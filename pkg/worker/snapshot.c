@@ -47,6 +47,7 @@ static int64_t of_in_flight(const struct pipeline_status *s) { return s->stats.i
 static int64_t of_held(const struct pipeline_status *s) { return s->stats.held; }
 static int64_t of_held_bytes(const struct pipeline_status *s) { return (int64_t)s->stats.held_bytes; }
 static int64_t of_lag(const struct pipeline_status *s) { return s->lag; }
+static int64_t of_behind(const struct pipeline_status *s) { return s->behind / USEC_SEC; }
 static int64_t of_unsaved(const struct pipeline_status *s) { return s->unsaved; }
 static int64_t of_connected(const struct pipeline_status *s) { return not_connected(s) == NULL; }
 static int64_t of_refused(const struct pipeline_status *s) { return (int64_t)s->callers.refused; }
@@ -77,6 +78,9 @@ static const struct {
         ROW("sluice_records_held", "gauge", "Records lent and not settled.", of_held),
         ROW("sluice_records_held_bytes", "gauge", "Bytes those records pin.", of_held_bytes),
         ROW("sluice_source_lag", "gauge", "Records behind the end of the source; -1: unknown.", of_lag),
+        ROW("sluice_source_lag_seconds", "gauge",
+            "How long ago the oldest record happened that came and is not done; 0: there is none.",
+            of_behind),
         ROW("sluice_records_unsaved", "gauge",
             "Records that are done and whose position is not saved yet: with those held, what comes again "
             "after a crash. -1: unknown.",
@@ -94,7 +98,7 @@ static const struct {
 };
 
 /* The lines of a metric must be adjacent, so each metric has its own buffer until all Triggers were added. */
-enum { WARNINGS = COUNT_OF(metrics), LOST, PARTS };
+enum { WARNINGS = COUNT_OF(metrics), LOST, TRACK_LAG, TRACK_SECONDS, PARTS };
 struct snapshot {
         enum snapshot_kind kind;
         struct http_call *call;
@@ -110,7 +114,9 @@ static void begin_part(struct buf *b, const char *name, const char *type, const 
         buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static const char WARNINGS_NAME[] = "sluice_source_warnings_total", LOST_NAME[] = "sluice_records_lost_total";
+static const char WARNINGS_NAME[] = "sluice_source_warnings_total", LOST_NAME[] = "sluice_records_lost_total",
+                  TRACK_LAG_NAME[] = "sluice_partition_lag",
+                  TRACK_SECONDS_NAME[] = "sluice_partition_lag_seconds";
 
 static void begin_metrics(struct snapshot *s)
 {
@@ -119,6 +125,11 @@ static void begin_metrics(struct snapshot *s)
         begin_part(&s->parts[WARNINGS], WARNINGS_NAME, "counter", "What befell the source, by reason.");
         begin_part(&s->parts[LOST], LOST_NAME, "counter",
                    "Records that were gone at the source before they could be delivered, by reason.");
+        begin_part(&s->parts[TRACK_LAG], TRACK_LAG_NAME, "gauge",
+                   "Records of a partition that are not committed; -1: unknown.");
+        begin_part(&s->parts[TRACK_SECONDS], TRACK_SECONDS_NAME, "gauge",
+                   "How long ago the oldest record of a partition happened that came and is not done; 0: "
+                   "there is none.");
 }
 
 static void write_labels(struct buf *b, const struct trigger *t)
@@ -159,6 +170,24 @@ static void add_metrics(struct snapshot *s, const struct trigger *t, const struc
                 if (list[k].loses)
                         add_warning(s, LOST, LOST_NAME, list[k].reason, list[k].lost);
         }
+}
+
+bool snapshot_shows_tracks(const struct snapshot *s) { return s->kind == SNAPSHOT_METRICS; }
+
+static void add_track(struct snapshot *s, size_t part, const char *name, const struct track_lag *lag,
+                      int64_t value)
+{
+        struct buf *b = &s->parts[part];
+
+        buf_printf(b, "%s" STR_FMT ",topic=\"", name, STR_ARG(buf_view(&s->labels)));
+        label_value(b, lag->stream);
+        buf_printf(b, "\",partition=\"%d\"} %lld\n", lag->number, (long long)value);
+}
+
+void snapshot_add_track(struct snapshot *s, const struct track_lag *lag, usec behind)
+{
+        add_track(s, TRACK_LAG, TRACK_LAG_NAME, lag, lag->records);
+        add_track(s, TRACK_SECONDS, TRACK_SECONDS_NAME, lag, behind / USEC_SEC);
 }
 
 /* Joins the parts, a piece at a time. true: all are joined. */
@@ -219,6 +248,7 @@ static void add_status(struct writer *w, const struct trigger *t, const struct p
         pipeline_clock(s, &clock);
         if (clock.n)
                 writer_member_string(w, "clock", buf_view(&clock));
+        time_member(w, "oldestPendingTime", s->oldest);
         time_member(w, "lastEventTime", s->last_event);
         time_member(w, "lastDeliveryTime", s->last_delivery);
         time_member(w, "lastRunTime", s->runs.last);

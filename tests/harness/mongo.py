@@ -10,8 +10,8 @@ import subprocess
 
 import pymongo
 
-from . import TOOLS
-from .ports import free_port
+from . import TOOLS, process
+from .ports import free_ports
 from .process import Process
 
 ANSWERS = 30.0  # seconds
@@ -23,12 +23,18 @@ def program():
     ).stdout.strip()
 
 
+def ping(client):
+    return bool(client.admin.command("ping"))
+
+
 class Mongo:
-    def __init__(self, directory, *options, login=None, **connect):
-        """login: (user, password) for its clients, connect: further options of theirs."""
+    def __init__(self, directory, *options, login=None, address="127.0.0.1", netns=None, **connect):
+        """login: (user, password) for its clients, connect: further options of theirs;
+        address: where it listens; netns: the network namespace it runs in, in which client is of no use: call ask()."""
         self.directory = pathlib.Path(directory) / "mongo"
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.address, self.netns = address, netns
+        (self.port,) = process.in_netns(netns, lambda: free_ports(1, address))
         self.login, self.connect = login, connect
         self.options = list(options)
         self.process = None
@@ -36,12 +42,12 @@ class Mongo:
 
     @property
     def host(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def connected(self, **more):
         user = {"username": self.login[0], "password": self.login[1]} if self.login else {}
         return pymongo.MongoClient(
-            "127.0.0.1",
+            self.address,
             self.port,
             directConnection=True,
             serverSelectionTimeoutMS=2000,
@@ -52,6 +58,8 @@ class Mongo:
         self.process = Process(
             [
                 program(),
+                "--host",
+                self.address,
                 "--port",
                 str(self.port),
                 "--storage-path",
@@ -65,13 +73,23 @@ class Mongo:
             name="secantus",
             directory=self.directory,
             cwd=self.directory,
+            netns=self.netns,
             env={"HOME": self.directory},
             stop_timeout=3.0,
         )
         self.process.start()
         self.client = self.connected()
-        self.process.wait_until("answers", lambda: self.client.admin.command("ping"), timeout=ANSWERS)
+        self.process.wait_until("answers", lambda: self.ask(ping), timeout=ANSWERS)
         return self
+
+    def ask(self, function, *arguments):
+        """What function(client, *arguments) returns, where the server can be reached."""
+
+        def asked():
+            with self.connected() as client:
+                return function(client, *arguments)
+
+        return process.in_netns(self.netns, asked)
 
     def __enter__(self):
         return self.start()

@@ -4,6 +4,7 @@ import base64
 import collections
 import itertools
 import json
+import time
 
 import pytest
 from harness.ports import free_ports
@@ -188,3 +189,18 @@ def test_a_wrong_broker_and_a_missing_topic_are_named(kafka, function, runner):
     run = runner.start(wrong, missing)
     run.wait_for_output(rf"test/wrong .*Disconnected.*127\.0\.0\.1:{port}.*refused", 15)
     run.wait_for_output(r"test/no-such-topic .*Failed.*no-such-topic", 15)
+
+
+def test_a_backlog_is_read_faster_than_a_queue_a_second(kafka, function, runner):
+    """At the default fetchBytes, whatever the librdkafka: a thread of one before 2.2 that finds its queue full sleeps for up to a
+    second, so that these 64 MiB, of which one is fetched ahead, would take a minute."""
+    topic = next(names)
+    kafka.create_topic(topic, 1)
+    count = 64 << 10
+    kafka.produce(topic, [{"value": "x" * 1024}] * count)
+    began = time.monotonic()
+    run = runner.start(
+        kafka_trigger(kafka, topic, function.uri, delivery={"ordering": "None", "maxInFlight": 64})
+    )
+    run.wait_until("all of it", lambda: function.accepted() >= count, 60)
+    assert time.monotonic() - began < 30

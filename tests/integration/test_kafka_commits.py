@@ -125,6 +125,23 @@ def test_a_broker_that_says_nothing_is_told_until_it_answers(kafka, topic, funct
     wait_until("all is committed", lambda: set(committed(kafka, topic).values()) == {2}, 20)
 
 
+def test_a_broker_that_falls_silent_while_nothing_is_produced_is_told(kafka, topic, function, runner):
+    """Its system keeps the connections, and nothing is to be committed."""
+    run = runner.start(kafka_trigger(kafka, topic, function.uri))
+    run.wait_for_output("state=Connected", 30)
+    produce(kafka, topic, 2)
+    wait_until("it is committed", lambda: set(committed(kafka, topic).values()) == {1}, 20)
+    kafka.process.signal(signal.SIGSTOP)
+    try:
+        wait_until("it is told", lambda: run.ask("/readyz")[0] == 503, 45)
+        assert "its broker is away: it does not answer" in run.status()["sourceReason"]
+    finally:
+        kafka.process.signal(signal.SIGCONT)
+    wait_until("it is ready", lambda: run.ask("/readyz")[0] == 200, 60)
+    produce(kafka, topic, 2)
+    function.wait_for(4, 30)
+
+
 def test_a_broker_that_says_nothing_holds_up_no_edit(kafka, topic, function, runner, tmp_path):
     """Where the brokers have moved, the old ones may never answer again."""
     trigger = kafka_trigger(kafka, topic, function.uri)

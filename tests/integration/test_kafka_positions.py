@@ -348,6 +348,34 @@ def test_a_worker_that_another_of_its_name_fenced_off_joins_again_and_ends_at_on
             p.close()
 
 
+def test_a_worker_of_the_same_slot_goes_on_at_once_after_a_kill(kafka, topic, function, tmp_path):
+    """Static membership: the group does not wait for the session to time out, which takes 45 s."""
+    path = tmp_path / "trigger.yaml"
+    path.write_text(yaml.safe_dump(kafka_trigger(kafka, topic, function.uri)))
+
+    def worker(number):
+        return Sluice(
+            *("worker", f"--trigger={path}", f"--checkpoint={tmp_path / 'checkpoint'}"),
+            *("--instance=slot-0", "--log-level=info"),
+            name=f"worker-{number}",
+            directory=tmp_path / f"output-{number}",
+        )
+
+    workers = [worker(n) for n in range(4)]
+    try:
+        for number, w in enumerate(workers):
+            began = time.monotonic()
+            w.start()
+            kafka.produce(topic, to(0, f"{number}"))
+            wait_until("it delivers", lambda n=number: f"{n}" in values(function), 20)
+            assert number == 0 or time.monotonic() - began < 10
+            w.kill()
+    finally:
+        for w in workers:
+            print(w.describe())
+            w.close()
+
+
 def test_the_lag_is_true_while_the_function_blocks(kafka, topic, function, runner):
     """What is not fetched, since no room is left for it, counts as well."""
     function.behave(status=400)

@@ -1,5 +1,6 @@
 """The controller and a worker against a real API server: no node, so what Kubernetes' own controllers would do is done by nobody."""
 
+import datetime
 import json
 import os
 import secrets
@@ -961,6 +962,46 @@ def test_of_two_workers_of_a_checkpoint_one_stands_by(cluster, namespace, tickin
             before = read()
             wait_until("the position moves", lambda: read() != before, 10)
             assert len(waiting()) == 1 and len(entries(cluster, namespace, ticking)) == 2
+
+
+def test_two_workers_of_a_timer_post_each_tick_once(cluster, namespace, tmp_path):
+    options = ["--listen=127.0.0.1:0", "--quiet", "--delay=500ms", "--keep=100000"]
+    with cluster.start(SLUICE, "display", *options, name="function") as function:
+        port = function.wait_for_output(r"listening on port (\d+)").group(1)
+        timer = {"schedule": "@every 100ms", "concurrencyPolicy": "Allow", "misfirePolicy": "CatchUp"}
+        made = trigger("clock", sink={"uri": f"http://127.0.0.1:{port}/"})
+        made["spec"]["source"]["timer"] = timer
+        cluster.apply(made, namespace=namespace)
+        wait_deployment(cluster, namespace, "clock")
+
+        def ids():
+            pages, after = [], 0
+            while True:
+                shown = cluster.run("curl", "-s", f"http://127.0.0.1:{port}/-/events?after={after}").stdout
+                page = json.loads(shown)["events"]
+                if not page:
+                    return pages
+                pages += [e["id"] for e in page]
+                after = page[-1]["number"]
+
+        with Worker(cluster, namespace, "clock", "clock-a", tmp_path):
+            wait_until("its ticks come", ids, 15)
+            since = cluster.audit_position()
+            with Worker(cluster, namespace, "clock", "clock-b", tmp_path):
+                come = wait_until("many ticks come", lambda: len(found := ids()) >= 150 and found, 40)
+            writes = [
+                datetime.datetime.fromisoformat(e["requestReceivedTimestamp"].replace("Z", "+00:00"))
+                for e in cluster.audit(since, ("patch",), user=f"system:serviceaccount:{namespace}:")
+                if e["objectRef"]["name"] == "clock-checkpoint" and e["responseStatus"]["code"] == 200
+            ]
+    assert len(set(come)) == len(come), "none is posted twice"
+    times = sorted(
+        round(datetime.datetime.fromisoformat(i.rsplit("/", 1)[1].replace("Z", "+00:00")).timestamp() * 10)
+        for i in come
+    )
+    assert times == list(range(times[0], times[0] + len(times))), "none is missed"
+    span = (writes[-1] - writes[0]).total_seconds()
+    assert len(writes) <= span + 2, f"{len(writes)} writes of the checkpoint in {span:.1f} s"
 
 
 def test_a_checkpoint_that_is_made_again_does_not_stop_a_timer(cluster, namespace, ticking, tmp_path):

@@ -435,7 +435,7 @@ def test_the_last_file_of_a_folder_ends_its_trigger(function, tmp_path):
         folder.rename(tmp_path / "elsewhere")
         run.wait_for_output(f"open {folder}: No such file or directory(.|\n)*what ran before goes on")
         folder.mkdir()
-        run.wait_for_output("no Trigger was found in the files given\n.*what ran before goes on")
+        run.wait_for_output('no Trigger was found in the files given"\n.*what ran before goes on')
         assert list(run.triggers()) == ["b"]
         write("c")
         run.wait_until("c runs instead", lambda: list(run.triggers()) == ["c"], 20)
@@ -492,3 +492,36 @@ def test_nobody_needs_to_read_what_it_prints(function, tmp_path):
         for pair in pipes:
             for end in pair:
                 os.close(end)
+
+
+def test_only_what_keeps_positions_needs_a_state_of_its_own(function, runner):
+    """What runs beside it with the same --state holds up no restart of it either."""
+    clock = ticks("clock", function.uri)
+    first = runner.start(clock, name="first")
+    function.wait_for(1)
+    api = trigger("api", {"apig": {"path": "/here"}}, function.uri)
+    kafka = trigger(
+        "orders", {"kafka": {"bootstrapServers": ["127.0.0.1:9"], "topics": ["orders"]}}, function.uri
+    )
+    second = runner.start(api, kafka, name="second", options=["--listen=127.0.0.1:0"])
+    second.wait_until("it answers", lambda: ask(second.port, "/here")[0] == 200)
+    first.kill()
+    third = runner.start(clock, name="third")
+    third.wait_for_output("trigger=clock state=Connected")
+    assert second.status("orders")["sourceState"] != "Failed"
+    assert ask(second.port, "/here")[0] == 200
+
+
+def test_what_is_wrong_in_changed_files_is_logged(function, runner, tmp_path):
+    """As a message like any other, and that it is mended, too."""
+    run = runner.start(ticks("clock", function.uri), options=["--log-format=json"])
+    function.wait_for(1)
+    good = (tmp_path / "run.yaml").read_text()
+    (tmp_path / "run.yaml").write_text(good.replace("@every 200ms", "@every never"))
+    run.wait_for_output("what ran before goes on")
+    (tmp_path / "run.yaml").write_text(good)
+    run.wait_for_output("the files can be used again")
+    assert run.stop() == 0
+    lines = [json.loads(line) for line in run.err.splitlines()]
+    (told,) = (line["problem"] for line in lines if "problem" in line)
+    assert re.search(r"run\.yaml:\d+:\d+: spec\.source\.timer\.schedule: ", told)

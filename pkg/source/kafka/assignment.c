@@ -24,6 +24,7 @@ static void on_partition(rd_kafka_t *rk UNUSED, void *opaque)
 
 void partition_free(struct partition *p)
 {
+        done_clear(&p->done);
         free(p->unreadable);
         free(p->topic);
         free(p->key);
@@ -93,6 +94,9 @@ static bool partition_take(struct kafka *s, const rd_kafka_topic_partition_t *tp
         p->leaving = p->lost = p->left = p->tell_leaving = p->tell_assigned = p->told = p->again = p->ready =
                 false;
         p->doubted = false;
+        done_clear(&p->done);
+        p->done_n = 0;
+        p->done_at = 0;
         p->stopped_at = -1;
         p->ask_at = p->commit_at = 0;
         p->why = RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -233,6 +237,9 @@ void kafka_set_reading(struct kafka *s)
                                partition_set_aside(p) ? "; it is set aside: was the topic deleted?" : "");
         else if (s->refused[0])
                 (void)snprintf(text, sizeof(text), "new certificates are of no use yet: %s", s->refused);
+        else if (kafka_access_trouble(&s->access))
+                (void)snprintf(text, sizeof(text), "%s; the last one serves until it expires",
+                               kafka_access_trouble(&s->access));
         kafka_set_state(s, reading ? SOURCE_CONNECTED : SOURCE_CONNECTING, text);
 }
 
@@ -331,6 +338,7 @@ static void place_at(struct kafka *s, struct partition *p, int64_t at)
                 partition_set_unreadable(p, NULL);
                 kafka_set_reading(s);
         }
+        at = done_until(&p->done, at);
         p->unplaced = false;
         p->ready = true;
         p->position = at;
@@ -344,6 +352,8 @@ static void begin_anew(struct kafka *s, struct partition *p, int64_t at)
 {
         p->committed = p->wanted = p->lent_to = p->end = -1;
         p->released = false;
+        done_clear(&p->done);
+        p->done_at = 0;
         if (p->told) {
                 p->again = p->lost = p->tell_leaving = true;
                 p->unplaced = false;
@@ -453,6 +463,16 @@ static void take_place(struct kafka *s, struct partition *p, const struct wherea
                 settle_doubt(s, p, w);
 }
 
+/* Of what is behind the committed offset, what was done by this worker before, or by another one. */
+static void take_done(struct kafka *s, struct partition *p, int64_t committed, struct str text)
+{
+        if (p->committed >= 0 || p->position >= 0 || committed < 0 || !text.n)
+                return;
+        if (!done_read(&p->done, committed, text))
+                log_debug_for(s->services->log, "what goes with the committed offset is not ours",
+                              LOG_S("topic", p->topic), LOG_I("partition", p->number));
+}
+
 static void take_places(struct kafka *s)
 {
         struct lookup *l = s->lookup;
@@ -469,6 +489,8 @@ static void take_places(struct kafka *s)
                 if (!p || !p->queue)
                         continue;
                 troubled = troubled || p->why;
+                if (!own)
+                        take_done(s, p, w.reached, lookup_metadata(l, i));
                 take_place(s, p, &w, own);
                 troubled = troubled || p->why;
         }

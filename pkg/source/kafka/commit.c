@@ -5,12 +5,66 @@ static const usec COMMIT_PATIENCE = 2 * USEC_SEC;
 /* After which the group's position is looked at before it is committed anew: a topic that was deleted has
  * taken it along, and another one of the same name would go on in its middle. */
 static const usec TRUSTED = 500 * USEC_MSEC;
+/* What is done behind a record that is not goes along with the commits that the engine asks for, and where it
+ * asks for none, once so many are done, or after a time that is longer than the engine's own. */
+static const usec DONE_WAITS = 1250 * USEC_MSEC;
+enum { DONE_WAIT = 250 };
+enum { METADATA_LEAST = 64 };
 
 /* ---- committing --------------------------------------------------------- */
 
+static bool done_due(const struct partition *p)
+{
+        return p->done_at && p->done.n &&
+               (p->leaving || p->done_n >= DONE_WAIT || p->source->now >= p->done_at);
+}
+
 bool commit_wanted(const struct partition *p)
 {
-        return p->queue && !p->lost && !partition_set_aside(p) && p->wanted >= 0 && p->wanted != p->committed;
+        return p->queue && !p->lost && !partition_set_aside(p) && p->wanted >= 0 &&
+               (p->wanted != p->committed || done_due(p));
+}
+
+/* What is due and not sent waits for an answer, or for a time that others tell. */
+usec commit_done_deadline(const struct partition *p)
+{
+        return p->queue && p->done.n && p->done_at > p->source->now ? p->done_at : USEC_NEVER;
+}
+
+void commit_done(struct kafka *s, struct partition *p, int64_t offset)
+{
+        if (p->lost || offset < p->wanted) /* of another log, or passed by already */
+                return;
+        done_add(&p->done, offset, offset + 1);
+        if (!p->done_at)
+                p->done_at = s->now + DONE_WAITS;
+        if (++p->done_n == DONE_WAIT)
+                loop_ready(s->services->loop, s->services->wake);
+}
+
+/* What was to go along with the offset goes with the next one. */
+static void done_again(struct partition *p)
+{
+        p->committing = false;
+        if (!p->done_at && p->done.n)
+                p->done_at = p->source->now + KAFKA_AGAIN;
+}
+
+/* Of what is done behind it, as much as brokers take. */
+static void add_offset(struct kafka *s, rd_kafka_topic_partition_list_t *list, struct partition *p)
+{
+        BUF_AT_END struct buf text = BUF_INIT(DONE_TEXT_MOST);
+        rd_kafka_topic_partition_t *tp = rd_kafka_topic_partition_list_add(list, p->topic, p->number);
+
+        tp->offset = p->wanted;
+        done_write(&p->done, p->wanted, s->metadata_most, &text);
+        s->metadata_sent = MAX_OF(s->metadata_sent, text.n);
+        if (text.n && !text.failed) {
+                tp->metadata_size = text.n;
+                tp->metadata = buf_take(&text); /* librdkafka frees it */
+        }
+        p->done_n = 0;
+        p->done_at = 0;
 }
 
 /* librdkafka waits for a minute. */
@@ -42,15 +96,17 @@ void commit_send(struct kafka *s)
                         continue;
                 if (!list)
                         list = rd_kafka_topic_partition_list_new(8);
-                rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = p->wanted;
+                add_offset(s, list, p);
         }
         if (!list)
                 return;
         sent = rd_kafka_commit_queue(s->rk, list, s->queue, NULL, NULL) == RD_KAFKA_RESP_ERR_NO_ERROR;
-        for (int i = 0; sent && i < list->cnt; i++) {
+        for (int i = 0; i < list->cnt; i++) {
                 struct partition *p = partition_get(s, list->elems[i].topic, list->elems[i].partition);
 
-                if (p)
+                if (p && !sent)
+                        done_again(p);
+                else if (p)
                         p->committing = true;
         }
         if (sent && !s->commits_under_way)
@@ -64,7 +120,8 @@ void commit_up_to(struct kafka *s, struct partition *p, int64_t next)
 {
         if (!p->queue || p->lost || p->gone || next <= p->wanted)
                 return;
-        p->wanted = next;
+        p->wanted = done_until(&p->done, next);
+        done_forget(&p->done, p->wanted);
         loop_ready(s->services->loop, s->services->wake);
 }
 
@@ -105,8 +162,18 @@ static bool refused_one_by_one(const rd_kafka_topic_partition_list_t *list)
         return list && list->cnt > 0;
 }
 
+/* These brokers take less than others (offset.metadata.max.bytes). */
+static void take_less(struct kafka *s)
+{
+        size_t less = MIN_OF(s->metadata_most, s->metadata_sent) / 2;
+
+        s->metadata_most = less >= METADATA_LEAST ? less : 0;
+        s->metadata_sent = 0;
+}
+
 void commit_answered(struct kafka *s, rd_kafka_event_t *event)
 {
+        bool too_much = false;
         const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
         rd_kafka_resp_err_t r = rd_kafka_event_error(event);
 
@@ -116,7 +183,7 @@ void commit_answered(struct kafka *s, rd_kafka_event_t *event)
         s->commit_failed = s->commit_failed && r;
         if (r && !list) /* not known which: all that is not committed is sent again */
                 for (uint32_t i = 0; i < s->partitions_n; i++)
-                        s->partitions[i]->committing = false;
+                        done_again(s->partitions[i]);
         /* An error of the whole request may be what every partition in it was told, one by one. */
         if (r && !refused_one_by_one(list))
                 commit_failed(s, NULL, r);
@@ -131,12 +198,17 @@ void commit_answered(struct kafka *s, rd_kafka_event_t *event)
                 if (!p)
                         continue;
                 p->committing = false;
+                if (own)
+                        done_again(p);
+                too_much = too_much || own == RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE;
                 if (!own) {
                         p->committed = list->elems[i].offset;
                         p->trusted_at = s->now;
                 } else if (list->elems[i].err)
                         commit_failed(s, p, own);
         }
+        if (too_much)
+                take_less(s);
 }
 
 /* With nothing in flight at the end of a partition the end is committed, so that control records and gaps

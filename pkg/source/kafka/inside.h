@@ -1,16 +1,18 @@
 /* Inside pkg/source/kafka: the source's own data, and what its files do for each other: kafka.c configures,
  * lends and ends, group.c asks whether the group has begun before, assignment.c keeps partitions and where
- * each goes on, commit.c commits, state.c serves the consumer's queue and says how the source is, shape.c
- * writes records. Loop's thread. */
+ * each goes on, commit.c commits, lag.c tells how far behind each is, state.c serves the consumer's queue and
+ * says how the source is, shape.c writes records. Loop's thread. */
 #pragma once
 
 #include <librdkafka/rdkafka.h>
 
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
+#include "base/list.h"
 #include "base/table.h"
 #include "kafka/access.h"
 #include "kafka/client.h"
 #include "kafka/trial.h"
+#include "source/kafka/done.h"
 #include "source/kafka/kafka.h"
 #include "source/kafka/positions.h"
 
@@ -22,6 +24,7 @@
 struct message { /* a record of ours */
         struct record record;
         struct message *free_next;
+        struct list_node node; /* of those of its partition that are lent */
         struct partition *partition;
         rd_kafka_message_t *native;  /* NULL once detached */
         rd_kafka_headers_t *headers; /* NULL: none; the native message's, ours when it is detached */
@@ -53,6 +56,12 @@ struct partition {
         bool released; /* not all that was lent was settled: the end may not be committed */
         int64_t credit, bytes;
         uint32_t lent;
+        struct list out;  /* those that are lent, in the order of the log */
+        struct done done; /* what is above wanted, and does not come again */
+        /* Records that are done and go into no commit yet; by when those behind one that is not are committed
+         * all the same. */
+        uint32_t done_n;
+        usec done_at;     /* 0: nothing has been done since */
         int64_t position; /* the next offset to be read; -1: unknown */
         /* behind the last record that was lent; the engine commits up to there. -1: none was */
         int64_t lent_to;
@@ -83,6 +92,9 @@ struct kafka {
         struct partition *by_key;      /* the same ones */
         uint32_t partitions_n, next_partition;
         size_t id_size;
+        /* Bytes that were read since the broker's threads were woken, and after how many they are again; 0:
+         * they look by themselves. */
+        size_t drained, drain_most;
         struct message *spare;
         bool *missing;    /* by topic: it did not exist yet, so that what is in it came after us */
         bool established; /* the group has begun before: startPosition is for others */
@@ -97,7 +109,9 @@ struct kafka {
         bool unassign;           /* once every leaving partition has left and its commits are answered */
         bool commit_failed;      /* the last one; so that it is said once */
         uint32_t commits_under_way;
-        usec commit_at;       /* not before */
+        usec commit_at; /* not before */
+        /* bytes that brokers take with an offset, as far as we know; the most that they were sent */
+        size_t metadata_most, metadata_sent;
         usec commit_late;     /* one that is under way is to be answered by then; 0: none is, or it is late */
         usec commit_deadline; /* while unassigning; 0: not all have left yet */
         bool fatal;           /* this consumer is done for: another one is made */
@@ -112,6 +126,7 @@ struct kafka {
         uint32_t unreadable_n;        /* partitions that can't be read */
         char silence[160];            /* what was not answered in time, or at all; empty: nothing */
         bool leaderless;              /* by those a partition has no leader: one may be elected soon */
+        bool silent;                  /* by those a leader owes an answer that is long due */
         uint32_t statistics;          /* that were passed over, since nothing was amiss */
         bool stopping, close_asked, closing, closed, told_closed;
         struct helper *helper; /* for calls of librdkafka that block */
@@ -159,14 +174,21 @@ void partition_put_aside(struct kafka *s, struct partition *p, rd_kafka_resp_err
 void assignment_advance(struct kafka *s);
 void assignment_rebalance(struct kafka *s, rd_kafka_event_t *event);
 
-/* commit.c. wanted: there is something to commit; end: of a partition of which all is done. */
+/* commit.c. wanted: there is something to commit; end: of a partition of which all is done; done: so is that
+ * record. */
 bool commit_wanted(const struct partition *p);
+usec commit_done_deadline(const struct partition *p);
+void commit_done(struct kafka *s, struct partition *p, int64_t offset);
 void commit_send(struct kafka *s);
 void commit_up_to(struct kafka *s, struct partition *p, int64_t next);
 void kafka_commit(struct source *source, uint32_t track, uint64_t next);
 void commit_answered(struct kafka *s, rd_kafka_event_t *event);
 void commit_end(struct kafka *s, struct partition *p);
 void commit_finish_revoking(struct kafka *s);
+
+/* lag.c */
+bool kafka_track_lag(const struct source *, uint32_t *at, struct track_lag *);
+int64_t kafka_lag(const struct source *);
 
 /* state.c. fatal: the consumer is done for, and another one is made. */
 void state_fatal(struct kafka *s, const char *text);

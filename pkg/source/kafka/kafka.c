@@ -73,8 +73,7 @@ static const struct field kafka_fields[] = {
         FIELD(INT, "fetchBytes", struct kafka_spec, fetch_bytes, .fallback = "8388608", .min = 2097152,
               .max = 1073741824,
               .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of "
-                      "it is for records, half for what librdkafka keeps beside "
-                      "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it."),
+                      "it is for records, half for what librdkafka keeps beside them."),
 };
 /* As librdkafka matches it. */
 static void whole_pattern(const struct kafka_spec *spec, struct buf *out)
@@ -147,21 +146,24 @@ static bool properties_known(const void *object, struct buf *why)
         return true;
 }
 
+static int set_properties(rd_kafka_conf_t *conf, const struct string_map *all, struct error *err)
+{
+        for (size_t i = 0; i < all->n; i++)
+                if (is_property(all->keys[i]) && kafka_set(conf, all->keys[i], all->values[i], err) < 0)
+                        return -1;
+        return 0;
+}
+
 /* As librdkafka itself sees it. */
 static bool properties_taken(const void *object, struct buf *why)
 {
-        const struct string_map *all = &((const struct kafka_spec *)object)->properties;
         rd_kafka_conf_t *conf = rd_kafka_conf_new();
-        bool taken = true;
-        char text[256];
+        struct error err;
+        bool taken = set_properties(conf, &((const struct kafka_spec *)object)->properties, &err) == 0;
 
-        for (size_t i = 0; i < all->n && taken; i++)
-                if (is_property(all->keys[i]) && rd_kafka_conf_set(conf, all->keys[i], all->values[i], text,
-                                                                   sizeof(text)) != RD_KAFKA_CONF_OK) {
-                        buf_printf(why, "%s: librdkafka says: %s", all->keys[i], text);
-                        taken = false;
-                }
         rd_kafka_conf_destroy(conf);
+        if (!taken)
+                buf_text(why, err.text);
         return taken;
 }
 
@@ -182,7 +184,8 @@ static const struct rule kafka_rules[] = {
 const struct type kafka_type = TYPE("KafkaSource", struct kafka_spec, kafka_fields,
                                     "Messages of Kafka topics, at least once, in order within a partition. A "
                                     "null value reaches the function as JSON null, "
-                                    "a value that is not valid UTF-8 as its Base64.",
+                                    "a value that is not valid UTF-8, or begins with a NUL byte, as its "
+                                    "Base64.",
                                     RULES(kafka_rules));
 
 static bool contains(const struct strings *all, const char *one)
@@ -273,31 +276,27 @@ static const char *number(char text[NUMBER], size_t value)
         return text;
 }
 
+/* Kept ahead of each partition. The budget is for a handful of them: librdkafka counts what waits for each by
+ * itself when its queue is read directly. It counts only the records' bytes: its structures, half as much
+ * again for records of 1 KiB, and the fetch that overfills a queue are the other half. */
+static size_t kilobytes_ahead(const struct kafka_spec *spec)
+{
+        return MAX_OF((size_t)spec->fetch_bytes / 1024 / 8, (size_t)256);
+}
+
+/* A thread that found the queues full looks again after this since 2.2; before, after up to a second, unless
+ * it is woken. */
+static bool queue_is_looked_at(void) { return rd_kafka_version() >= 0x02020000; }
+
 /* KiB. A response is one block of memory. Of 4 MiB and more it would be mapped anew each time
  * (return_memory() in cmd/sluice), which costs a page fault every four records of 1 KiB. */
 enum { FETCH_MOST = 3584 };
-
-static int set_properties(rd_kafka_conf_t *conf, const struct string_map *all, struct error *err)
-{
-        char why[256];
-
-        for (size_t i = 0; i < all->n; i++)
-                if (rd_kafka_conf_set(conf, all->keys[i], all->values[i], why, sizeof(why)) !=
-                    RD_KAFKA_CONF_OK) {
-                        rd_kafka_conf_destroy(conf);
-                        return error_set(err, ERROR_INVALID, "properties: %s: %s", all->keys[i], why);
-                }
-        return 0;
-}
 
 static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const struct kafka_access *access,
                      const struct services *services, struct error *err)
 {
         BUF_AT_END struct buf group = BUF_INIT(1024);
-        /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its
-         * queue is read directly. It counts only the records' bytes: its structures, half as much again for
-         * records of 1 KiB, and the fetch that overfills a queue are the other half. */
-        size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 8, (size_t)256),
+        size_t kilobytes = kilobytes_ahead(spec),
                message = MIN_OF(MAX_OF(kilobytes / 4, (size_t)256), (size_t)1024),
                fetch = MIN_OF(MAX_OF(kilobytes / 2, (size_t)1024), (size_t)FETCH_MOST);
         char queued[NUMBER], of_message[NUMBER], of_fetch[NUMBER];
@@ -325,13 +324,15 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
                 { "queued.max.messages.kbytes", number(queued, kilobytes) },
                 { "fetch.message.max.bytes", number(of_message, message * 1024) },
                 { "fetch.max.bytes", number(of_fetch, fetch * 1024) },
-                /* Since 2.2; before, a full queue is looked at again after up to a second. */
-                { "fetch.queue.backoff.ms", rd_kafka_version() >= 0x02020000 ? "5" : NULL },
+                { "fetch.queue.backoff.ms", queue_is_looked_at() ? "5" : NULL },
         };
 
         if (kafka_configure(out, &client, options, COUNT_OF(options), err) < 0)
                 return -1;
-        return set_properties(*out, &spec->properties, err);
+        if (set_properties(*out, &spec->properties, err) == 0)
+                return 0;
+        rd_kafka_conf_destroy(*out);
+        return error_wrap(err, "properties");
 }
 
 /* ---- the consumer ------------------------------------------------------- */
@@ -376,16 +377,30 @@ static int open_consumer(struct kafka *s, struct error *err)
                                                RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS |
                                                RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT |
                                                RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT);
-        if (kafka_start(&s->rk, RD_KAFKA_CONSUMER, conf, err) < 0)
+        if (kafka_start(&s->rk, RD_KAFKA_CONSUMER, &s->access, conf, err) < 0)
                 return -1;
         (void)rd_kafka_poll_set_consumer(s->rk);
         s->queue = rd_kafka_queue_get_consumer(s->rk);
         rd_kafka_queue_cb_event_enable(s->queue, on_queue, s);
+        loop_ready(s->services->loop, s->services->wake); /* nobody rings for what is in it already */
         /* With Earliest it makes no difference whether the group has begun before. */
         if (s->established || s->spec->start_position == KAFKA_EARLIEST)
                 return kafka_subscribe(s, err);
         group_ask(s);
         return 0;
+}
+
+static int open_access(struct kafka_access *a, const struct kafka_spec *spec, const struct services *services,
+                       struct task *wake, struct error *err)
+{
+        const struct kafka_access_config config = { .cluster = &spec->cluster,
+                                                    .loop = services->loop,
+                                                    .secrets = services->secrets,
+                                                    .wake = wake,
+                                                    .http = services->http,
+                                                    .peers = services->peers };
+
+        return kafka_access_open(a, &config, err);
 }
 
 static int kafka_check(const void *spec, const struct services *services, struct error *err)
@@ -395,8 +410,7 @@ static int kafka_check(const void *spec, const struct services *services, struct
         rd_kafka_conf_t *conf = NULL;
         int result = 0;
 
-        if (kafka_access_open(&access, services->loop, &((const struct kafka_spec *)spec)->cluster,
-                              services->secrets, NULL, err) < 0)
+        if (open_access(&access, spec, services, NULL, err) < 0)
                 return -1;
         if (!kafka_access_lacks(&access, &lacks)) { /* which may come at any time */
                 result = configure(&conf, spec, &access, services, err);
@@ -414,7 +428,8 @@ static void try_to_open(struct kafka *s)
         struct error err;
 
         if (kafka_access_lacks(&s->access, &lacks)) {
-                kafka_set_state(s, SOURCE_FAILED, lacks.p ? lacks.p : "a Secret is missing");
+                kafka_set_state(s, kafka_access_awaits(&s->access) ? SOURCE_CONNECTING : SOURCE_FAILED,
+                                lacks.p ? lacks.p : "a Secret is missing");
                 s->reopen_at = s->now + REJOIN;
                 return;
         }
@@ -441,6 +456,8 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
         s->services = services;
         s->slot.task = services->wake;
         s->state = SOURCE_CONNECTING;
+        s->metadata_most = DONE_TEXT_MOST;
+        s->drain_most = queue_is_looked_at() ? 0 : kilobytes_ahead(spec) * 1024 / 4;
         random_init(&s->random, random_seed());
         for (size_t i = 0; i < s->spec->topics.n; i++)
                 s->id_size = MAX_OF(s->id_size, strlen(s->spec->topics.list[i]) + 40);
@@ -450,8 +467,7 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
                 free(s);
                 return error_memory(err);
         }
-        if (kafka_access_open(&s->access, services->loop, &s->spec->cluster, services->secrets,
-                              services->wake, err) < 0) {
+        if (open_access(&s->access, spec, services, services->wake, err) < 0) {
                 free(s->missing);
                 free(s);
                 return -1;
@@ -489,6 +505,15 @@ static void message_free(struct kafka *s, struct message *m)
         m->copy = NULL;
         m->free_next = s->spare;
         s->spare = m;
+}
+
+/* Nothing stands between what was read before and this. */
+static void passed(struct partition *p, int64_t offset)
+{
+        if (p->position >= 0 && offset > p->position)
+                done_add(&p->done, p->position, offset);
+        p->position = offset + 1;
+        p->at_end = false;
 }
 
 static struct record *lend(struct kafka *s, struct partition *p, rd_kafka_message_t *native)
@@ -532,8 +557,9 @@ static struct record *lend(struct kafka *s, struct partition *p, rd_kafka_messag
         p->credit--;
         p->bytes -= m->record.pinned;
         p->lent++;
-        p->position = p->lent_to = native->offset + 1;
-        p->at_end = false;
+        list_append(&p->out, &m->node);
+        passed(p, native->offset);
+        p->lent_to = p->position;
         return &m->record;
 }
 
@@ -576,6 +602,12 @@ static bool read_one(struct kafka *s, struct partition *p, struct pull_event *ev
         if (p->unreadable &&
             (m->err == RD_KAFKA_RESP_ERR_NO_ERROR || m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF))
                 state_readable(s, p);
+        s->drained += m->len;
+        if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR && done_has(&p->done, m->offset)) {
+                passed(p, m->offset);
+                rd_kafka_message_destroy(m);
+                return true;
+        }
         if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
                 struct record *r = lend(s, p, m);
 
@@ -601,19 +633,24 @@ static bool read_one(struct kafka *s, struct partition *p, struct pull_event *ev
         return !p->unplaced;
 }
 
+/* What was done before, by another worker perhaps, is read and left out. */
+enum { READ_AT_ONCE = 512 };
+
 static size_t lend_some(struct kafka *s, struct pull_event *events, size_t max)
 {
+        bool more = false;
         size_t n = 0;
 
         for (uint32_t i = 0; i < s->partitions_n && n < max; i++) {
                 struct partition *p = s->partitions[s->next_partition++ % s->partitions_n];
-                size_t fair = MAX_OF((max - n) / s->partitions_n, (size_t)8), taken = 0;
+                size_t fair = MAX_OF((max - n) / s->partitions_n, (size_t)8), taken = 0, tried = 0;
 
                 if (!p->queue || p->leaving || !p->told || p->unplaced || p->ready || p->lost)
                         continue;
                 if (atomic_exchange_explicit(&p->readable, false, memory_order_acquire))
                         p->more = p->fresh = true;
-                while (p->more && p->credit > 0 && p->bytes > 0 && n < max && taken < fair) {
+                while (p->more && p->credit > 0 && p->bytes > 0 && n < max && taken < fair &&
+                       tried++ < READ_AT_ONCE) {
                         bool got;
 
                         if (!read_one(s, p, &events[n], &got))
@@ -621,8 +658,27 @@ static size_t lend_some(struct kafka *s, struct pull_event *events, size_t max)
                         n += got;
                         taken += got;
                 }
+                more = more || tried > READ_AT_ONCE;
+        }
+        if (more)
+                loop_ready(s->services->loop, s->services->wake);
+        if (s->drain_most && s->drained >= s->drain_most) {
+                s->drained = 0;
+                kafka_access_wake(&s->access, s->rk);
         }
         return n;
+}
+
+/* Less than after which the group takes a member for gone. */
+static usec revoke_grace(const struct kafka_spec *spec)
+{
+        int64_t session = 0;
+
+        for (size_t i = 0; i < spec->properties.n; i++)
+                if (strcmp(spec->properties.keys[i], "session.timeout.ms") == 0 &&
+                    !str_to_int64(str_of(spec->properties.values[i]), &session))
+                        session = 0;
+        return session > 0 ? MIN_OF(session * USEC_MSEC / 2, REVOKE_GRACE) : REVOKE_GRACE;
 }
 
 static size_t tell_changes(struct kafka *s, struct pull_event *events, size_t max)
@@ -647,8 +703,9 @@ static size_t tell_changes(struct kafka *s, struct pull_event *events, size_t ma
                                               : (struct pull_event){
                                                         .kind = PULL_REVOKING,
                                                         .track = p->track,
-                                                        .give_up_at = s->stopping ? USEC_NEVER
-                                                                                  : s->now + REVOKE_GRACE
+                                                        .give_up_at = s->stopping
+                                                                              ? USEC_NEVER
+                                                                              : s->now + revoke_grace(s->spec)
                                                 };
                 }
         }
@@ -760,7 +817,8 @@ static void reopen(struct kafka *s)
 {
         s->reopen_at = s->try_at = 0;
         s->refused[0] = 0;
-        s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = s->leaderless = false;
+        s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = false;
+        s->leaderless = s->silent = false;
         s->away = NULL;
         s->silence[0] = 0;
         s->asked = s->commits_under_way = 0;
@@ -843,6 +901,8 @@ static void follow_secrets(struct kafka *s)
         change = kafka_access_changed(&s->access);
         if (change != KAFKA_ACCESS_SAME && s->queue)
                 kafka_access_renew(&s->access, s->rk);
+        if (change != KAFKA_ACCESS_SAME && s->state == SOURCE_CONNECTED)
+                kafka_set_reading(s);
         if (change != KAFKA_ACCESS_SAME && !s->rk && !s->closed)
                 s->reopen_at = s->now;
         if (change == KAFKA_ACCESS_CERTIFICATES)
@@ -895,6 +955,8 @@ static usec kafka_deadline(const struct source *source)
 
         if (s->told_closed)
                 return USEC_NEVER;
+        if (s->state_changed) /* by what came after it was told */
+                return s->now + 10 * USEC_MSEC;
         if (s->stopping || s->unassign || s->renewing)
                 return s->now + 50 * USEC_MSEC;
         for (uint32_t i = 0; i < s->partitions_n; i++) {
@@ -908,6 +970,7 @@ static usec kafka_deadline(const struct source *source)
                 }
                 if (commit_wanted(p) && p->commit_at > s->now)
                         at = MIN_OF(at, p->commit_at);
+                at = MIN_OF(at, commit_done_deadline(p));
         }
         if (s->commit_at > s->now)
                 at = MIN_OF(at, s->commit_at);
@@ -942,7 +1005,10 @@ static void kafka_settle(struct source *source, struct record *r, enum outcome o
         struct partition *p = m->partition;
 
         p->lent--;
+        list_remove(&m->node);
         p->released = p->released || outcome == OUTCOME_RELEASED;
+        if (outcome != OUTCOME_RELEASED)
+                commit_done(s, p, (int64_t)r->position);
         message_free(s, m);
         commit_end(s, p);
 }
@@ -1022,33 +1088,6 @@ static struct source *kafka_free(struct source *source)
         return NULL;
 }
 
-static int64_t kafka_lag(const struct source *source)
-{
-        const struct kafka *s = kafka_of(source);
-        int64_t lag = 0;
-        bool known = false;
-
-        for (uint32_t i = 0; i < s->partitions_n && s->queue; i++) {
-                const struct partition *p = s->partitions[i];
-                int64_t low, high;
-
-                if (!p->queue || partition_set_aside(p))
-                        continue;
-                if (rd_kafka_get_watermark_offsets(s->rk, p->topic, p->number, &low, &high))
-                        high = -1;
-                /* the first is as old as the last fetch, the second as the last question */
-                high = MAX_OF(high, p->end);
-                if (high < 0)
-                        continue;
-                if (p->committed >= 0 || p->position >= 0) {
-                        lag += MAX_OF(high - (p->committed >= 0 ? p->committed : p->position - p->lent),
-                                      (int64_t)0);
-                        known = true;
-                }
-        }
-        return known ? lag : -1;
-}
-
 static bool kafka_drained(const struct source *source)
 {
         const struct kafka *s = kafka_of(source);
@@ -1083,6 +1122,7 @@ static const struct pull_ops pull = {
         .commit = kafka_commit,
         .revoked = kafka_revoked,
         .lag = kafka_lag,
+        .track_lag = kafka_track_lag,
         .drained = kafka_drained,
         .stop = kafka_stop,
         .free = kafka_free,

@@ -26,6 +26,7 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
                 { { NULL, 0 }, true },
                 { { "\xff\xfe\x00", 3 }, false },
                 { { "", 0 }, false },
+                { { "\0\0\0\0\x07text", 9 }, false }, /* as Schema Registry frames it */
         };
         struct kafka_spec spec = { 0 };
         struct trigger trigger = TEST_TRIGGER("t", .source_spec = &spec, .event = &event_of_trigger);

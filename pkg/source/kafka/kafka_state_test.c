@@ -9,11 +9,14 @@
 static char topic[] = "orders";
 static struct partition partitions[2], *list[2] = { &partitions[0], &partitions[1] };
 static struct kafka kafka;
+static struct kafka_spec spec;
 
 /* Two partitions that are read, one on each of two brokers. */
 static int setup(void **state UNUSED)
 {
-        kafka = (struct kafka){ .partitions = list, .partitions_n = 2, .state = SOURCE_CONNECTED };
+        kafka = (struct kafka){
+                .spec = &spec, .partitions = list, .partitions_n = 2, .state = SOURCE_CONNECTED
+        };
         for (int i = 0; i < 2; i++)
                 partitions[i] = (struct partition){ .source = &kafka,
                                                     .topic = topic,
@@ -23,17 +26,22 @@ static int setup(void **state UNUSED)
         return 0;
 }
 
-static void statistics(const char *first, const char *second)
+static void silent_statistics(const char *first, const char *second, const char *more, int times)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
 
-        buf_printf(
-                &text,
-                "{\"brokers\":{\"a\":{\"nodeid\":1,\"state\":\"%s\"},\"b\":{\"nodeid\":2,\"state\":\"%s\"}},"
-                "\"topics\":{\"orders\":{\"partitions\":{\"0\":{\"leader\":1},\"1\":{\"leader\":2}}}}}",
-                first, second);
-        for (int i = 0; i < STATISTICS_PASSED; i++)
+        buf_printf(&text,
+                   "{\"brokers\":{\"a\":{\"nodeid\":1,\"state\":\"%s\"},\"b\":{\"nodeid\":2,\"state\":\"%s\"%"
+                   "s}},"
+                   "\"topics\":{\"orders\":{\"partitions\":{\"0\":{\"leader\":1},\"1\":{\"leader\":2}}}}}",
+                   first, second, more);
+        for (int i = 0; i < times; i++)
                 on_statistics(&kafka, text.p);
+}
+
+static void statistics(const char *first, const char *second)
+{
+        silent_statistics(first, second, "", STATISTICS_PASSED);
 }
 
 /* All of the text but what librdkafka's words are explained with. */
@@ -72,6 +80,43 @@ static void silence_is_told_until_something_is_answered(void **state UNUSED)
         expect(SOURCE_CONNECTING, "positions are not known: Local: Timed out");
         state_answered(&kafka);
         expect(SOURCE_CONNECTED, "");
+}
+
+/* Its connection stands, and nothing is asked but for records, of which there are none. */
+static void a_broker_that_owes_an_answer_is_away(void **state UNUSED)
+{
+        static const char due[] = ",\"waitresp_cnt\":1,\"rxidle\":15000001",
+                          nothing_asked[] = ",\"waitresp_cnt\":0,\"rxidle\":900000000",
+                          answers[] = ",\"waitresp_cnt\":1,\"rxidle\":15000000",
+                          coordinator[] = ",\"waitresp_cnt\":1,\"rxidle\":90000000,\"source\":\"logical\"";
+
+        silent_statistics("UP", "UP", nothing_asked, 6);
+        silent_statistics("UP", "UP", answers, 6);
+        silent_statistics("UP", "UP", coordinator, 6);
+        silent_statistics("UP", "UP", due, STATISTICS_PASSED);
+        expect(SOURCE_CONNECTED, ""); /* this process itself may have been held */
+        silent_statistics("UP", "UP", answers, 1);
+        silent_statistics("UP", "UP", due, STATISTICS_PASSED + 1);
+        expect(SOURCE_DISCONNECTED, "topic orders, partition 1: its broker is away: it does not answer");
+        state_heard(&kafka, &partitions[0]); /* the other broker */
+        silent_statistics("UP", "UP", due, 1);
+        expect(SOURCE_DISCONNECTED, "topic orders, partition 1: its broker is away: it does not answer");
+        silent_statistics("UP", "UP", answers, 1);
+        expect(SOURCE_CONNECTED, "");
+}
+
+/* What the user lets an answer take is no silence. */
+static void a_broker_may_take_what_it_was_given(void **state UNUSED)
+{
+        static char key[] = "fetch.wait.max.ms", value[] = "20000";
+        static char *keys[] = { key }, *values[] = { value };
+
+        spec.properties = (struct string_map){ keys, values, 1 };
+        silent_statistics("UP", "UP", ",\"waitresp_cnt\":1,\"rxidle\":35000000", 6);
+        expect(SOURCE_CONNECTED, "");
+        silent_statistics("UP", "UP", ",\"waitresp_cnt\":1,\"rxidle\":35000001", 6);
+        expect(SOURCE_DISCONNECTED, "topic orders, partition 1: its broker is away: it does not answer");
+        spec.properties = (struct string_map){ 0 };
 }
 
 static void a_record_says_that_its_broker_is_back(void **state UNUSED)
@@ -147,6 +192,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup(silence_is_told_until_something_is_answered, setup),
+                cmocka_unit_test_setup(a_broker_that_owes_an_answer_is_away, setup),
+                cmocka_unit_test_setup(a_broker_may_take_what_it_was_given, setup),
                 cmocka_unit_test_setup(a_record_says_that_its_broker_is_back, setup),
                 cmocka_unit_test_setup(what_was_fetched_before_says_nothing, setup),
                 cmocka_unit_test_setup(what_can_not_be_read_is_told_until_it_is, setup),

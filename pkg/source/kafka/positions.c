@@ -113,6 +113,18 @@ static rd_kafka_resp_err_t ask_halves(const struct lookup *l, const struct asked
         return r ? r : ask_each(l, a, middle, to, patience(l, 1));
 }
 
+/* Any thread: librdkafka frees it. */
+static void copy_metadata(rd_kafka_topic_partition_t *to, const rd_kafka_topic_partition_t *from)
+{
+        free(to->metadata);
+        to->metadata_size = 0;
+        to->metadata = from->metadata_size ? malloc(from->metadata_size) : NULL;
+        if (!to->metadata)
+                return;
+        memcpy(to->metadata, from->metadata, from->metadata_size);
+        to->metadata_size = from->metadata_size;
+}
+
 /* What one partition is wrong about is told of it alone; the error is one of all. */
 static rd_kafka_resp_err_t ask_each(const struct lookup *l, const struct asked *a, int from, int to,
                                     int patience_ms)
@@ -133,6 +145,8 @@ static rd_kafka_resp_err_t ask_each(const struct lookup *l, const struct asked *
 
                 list->elems[i].err = found ? found->err : RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
                 list->elems[i].offset = found ? found->offset : RD_KAFKA_OFFSET_INVALID;
+                if (found)
+                        copy_metadata(&list->elems[i], found);
         }
         rd_kafka_topic_partition_list_destroy(some);
         if (!r || !may_be_of_one(r))
@@ -318,6 +332,13 @@ rd_kafka_resp_err_t lookup_take(const struct lookup *l, size_t i, const char **t
         if (since == RD_KAFKA_RESP_ERR__NO_OFFSET) /* there is none yet */
                 since = RD_KAFKA_RESP_ERR_NO_ERROR;
         return p->err ? p->err : low ? low : high ? high : since;
+}
+
+struct str lookup_metadata(const struct lookup *l, size_t i)
+{
+        const rd_kafka_topic_partition_t *p = &l->committed->elems[i];
+
+        return (struct str){ p->metadata, p->metadata ? p->metadata_size : 0 };
 }
 
 struct lookup *lookup_free(struct lookup *l)

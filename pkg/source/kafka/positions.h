@@ -53,5 +53,7 @@ size_t lookup_count(const struct lookup *);
  * committed. */
 rd_kafka_resp_err_t lookup_take(const struct lookup *, size_t i, const char **topic, int32_t *partition,
                                 struct whereabouts *);
+/* What was committed with what lookup_take gives as reached; borrowed from the lookup. */
+struct str lookup_metadata(const struct lookup *, size_t i);
 /* once it is done, or its helper was stopped; NULL is fine; returns NULL */
 struct lookup *lookup_free(struct lookup *);

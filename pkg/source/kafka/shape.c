@@ -14,11 +14,15 @@ usec message_time(int64_t timestamp)
         return timestamp == -1 || __builtin_mul_overflow(timestamp, USEC_MSEC, &time) ? 0 : time;
 }
 
+/* By Schema Registry: a NUL byte, the schema's id, the data. Some of them are UTF-8 by chance, and whoever
+ * decodes them expects one form. */
+static bool is_framed(struct str value) { return value.n && value.p[0] == 0; }
+
 static void json_payload(struct writer *w, const struct record *r)
 {
         if (r->null_value)
                 writer_null(w);
-        else if (str_is_utf8(r->value))
+        else if (str_is_utf8(r->value) && !is_framed(r->value))
                 writer_string(w, r->value);
         else
                 writer_base64(w, r->value);

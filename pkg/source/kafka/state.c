@@ -7,6 +7,8 @@
 
 /* Every so many statistics are read while nothing is amiss: they grow with the partitions. */
 enum { TROUBLE_SHOWN = 300, STATISTICS_PASSED = 3 };
+/* Beyond fetch.wait.max.ms: an answer that is later than this is no longer on its way. */
+enum { SILENT_MS = 15000 };
 
 /* ---- state -------------------------------------------------------------- */
 
@@ -42,14 +44,14 @@ static void nothing_fresh(struct partition *p)
 static void say_disconnected(struct kafka *s)
 {
         char text[sizeof(s->text)];
+        const char *why = !s->trouble[0] && s->silent ? "it does not answer" : s->trouble;
 
         for (uint32_t i = 0; i < s->partitions_n && s->state != SOURCE_DISCONNECTED; i++)
                 nothing_fresh(s->partitions[i]);
 
         if (s->away)
                 (void)snprintf(text, sizeof(text), "topic %s, partition %d: its broker is away%s%.*s",
-                               s->away->topic, s->away->number, s->trouble[0] ? ": " : "", TROUBLE_SHOWN,
-                               s->trouble);
+                               s->away->topic, s->away->number, *why ? ": " : "", TROUBLE_SHOWN, why);
         else
                 (void)snprintf(text, sizeof(text), "%s", s->trouble);
         kafka_set_state(s, SOURCE_DISCONNECTED, text);
@@ -179,6 +181,8 @@ static void on_error(struct kafka *s, rd_kafka_event_t *event)
         BUF_AT_END struct buf words = BUF_INIT(4096);
         const char *text;
 
+        if (code == RD_KAFKA_RESP_ERR__AUTHENTICATION)
+                kafka_access_refused(&s->access);
         kafka_access_quote(&s->access, rd_kafka_event_error_string(event), &words);
         text = words.failed || !words.p ? rd_kafka_err2str(code) : words.p;
         if (code == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_event_error_is_fatal(event)) {
@@ -206,11 +210,33 @@ struct brokers {
         size_t n;
         struct {
                 json_int_t id;
-                bool up;
+                bool up, silent;
         } list[];
 };
 
-static struct brokers *read_brokers(json_t *root)
+static int64_t silent_after(const struct kafka *s)
+{
+        const struct string_map *given = &s->spec->properties;
+        int64_t ms = SILENT_MS;
+
+        for (size_t i = 0; i < given->n; i++)
+                if (strcmp(given->keys[i], "fetch.wait.max.ms") == 0)
+                        ms += strtoll(given->values[i], NULL, 10);
+        return ms * USEC_MSEC;
+}
+
+/* Its connection stands, and it owes an answer that is long due. The group's coordinator, which has a
+ * connection of its own, answers who joins when all have joined. */
+static bool is_silent(json_t *broker, int64_t after)
+{
+        const char *source = json_string_value(json_object_get(broker, "source"));
+
+        return json_integer_value(json_object_get(broker, "waitresp_cnt")) > 0 &&
+               json_integer_value(json_object_get(broker, "rxidle")) > after &&
+               !(source && strcmp(source, "logical") == 0);
+}
+
+static struct brokers *read_brokers(json_t *root, int64_t silent_after)
 {
         json_t *all = json_object_get(root, "brokers"), *broker;
         struct brokers *b = calloc(1, sizeof(*b) + json_object_size(all) * sizeof(b->list[0]));
@@ -224,6 +250,7 @@ static struct brokers *read_brokers(json_t *root)
 
                 b->list[b->n].id = json_integer_value(json_object_get(broker, "nodeid"));
                 b->list[b->n].up = state && strcmp(state, "UP") == 0;
+                b->list[b->n].silent = is_silent(broker, silent_after);
                 b->any = b->any || (b->list[b->n].up && b->list[b->n].id >= 0);
                 b->n++;
         }
@@ -235,6 +262,14 @@ static bool is_up(const struct brokers *b, json_int_t id)
         for (size_t i = 0; i < b->n; i++)
                 if (b->list[i].id == id)
                         return b->list[i].up;
+        return false;
+}
+
+static bool owes_an_answer(const struct brokers *b, json_int_t id)
+{
+        for (size_t i = 0; i < b->n; i++)
+                if (b->list[i].id == id && b->list[i].silent)
+                        return true;
         return false;
 }
 
@@ -258,19 +293,22 @@ static void set_away(struct partition *p, bool away)
 }
 
 /* Of the partitions that are ours, and that brokers know, those whose leader is not connected. Without leader
- * is one that is about to get another, too: that counts from the second time on. */
+ * is one that is about to get another, too, and nothing was read while this process itself was held: both
+ * count from the second time on. */
 static void find_away(struct kafka *s, const struct brokers *b, json_t *root)
 {
-        bool again = s->leaderless;
+        bool again = s->leaderless, still = s->silent;
 
-        s->leaderless = false;
+        s->leaderless = s->silent = false;
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 struct partition *p = s->partitions[i];
                 json_int_t leader;
-                bool known = p->queue && !partition_set_aside(p) && leader_of(root, p, &leader);
+                bool known = p->queue && !partition_set_aside(p) && leader_of(root, p, &leader),
+                     silent = known && owes_an_answer(b, leader);
 
                 s->leaderless = s->leaderless || (known && leader < 0);
-                set_away(p, known && (leader < 0 ? again : !is_up(b, leader)));
+                s->silent = s->silent || silent;
+                set_away(p, known && (leader < 0 ? again : !is_up(b, leader) || (silent && still)));
         }
         s->away = first_away(s);
 }
@@ -280,7 +318,8 @@ static void look_at_brokers(struct kafka *s, const struct brokers *b, json_t *ro
 {
         find_away(s, b, root);
         if (s->away || !b->any) {
-                if ((s->trouble[0] || s->leaderless) && s->state != SOURCE_FAILED)
+                if ((s->trouble[0] || s->leaderless || (s->silent && !s->silence[0])) &&
+                    s->state != SOURCE_FAILED)
                         say_disconnected(s);
                 return;
         }
@@ -296,12 +335,12 @@ static void on_statistics(struct kafka *s, const char *text)
         FREE_AT_END struct brokers *brokers = NULL;
         json_t *root;
 
-        if (!s->trouble[0] && !s->leaderless && s->state != SOURCE_DISCONNECTED &&
+        if (!s->trouble[0] && !s->leaderless && !s->silent && s->state != SOURCE_DISCONNECTED &&
             s->state != SOURCE_CONNECTING && ++s->statistics < STATISTICS_PASSED)
                 return;
         s->statistics = 0;
         root = json_loads(text, 0, NULL);
-        brokers = read_brokers(root);
+        brokers = read_brokers(root, silent_after(s));
         if (root && brokers)
                 look_at_brokers(s, brokers, root);
         json_decref(root);

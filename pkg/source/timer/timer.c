@@ -13,6 +13,8 @@ static const usec FAR_AHEAD = USEC_DAY;
 static const usec AGREE = 2 * USEC_SEC;
 /* A tick that whoever holds the checkpoint did not claim so long after its time is anyone's. */
 static const usec PATIENCE = 2 * USEC_SEC;
+/* So often is looked whether those who made claims that are waited for are still there. */
+static const usec LOOK = 5 * USEC_SEC;
 static const struct str CHECKPOINT = { "timer", 5 };
 /* Ticks that are claimed and not settled, at most. */
 enum { OPEN_MOST = 32 };
@@ -69,6 +71,7 @@ struct timer {
         uint32_t lent;        /* of open */
         char *found;          /* the checkpoint whose claims are waited for */
         usec wait_until;      /* monotonic */
+        usec look_at;         /* monotonic; USEC_NEVER: nobody else can have it */
         usec not_before;      /* monotonic: after a failure */
         uint64_t last_position;
         uint64_t beat; /* makes each write differ from the one before */
@@ -318,11 +321,13 @@ static void adopt(struct timer *s, const struct position *p, struct str value)
                 take_over(s, p);
         else {
                 if (!s->found || !str_is(value, s->found)) {
+                        s->standby = s->standby || s->found != NULL; /* whoever made them goes on */
                         free(s->found);
                         s->found = str_dup(value);
                         s->wait_until = s->now + p->timeout;
                 }
                 s->phase = PHASE_WAITING;
+                s->look_at = apart(s) ? s->now + LOOK : USEC_NEVER;
         }
 }
 
@@ -379,7 +384,7 @@ static void loaded(struct timer *s)
         if (!s->standby)
                 set_connected(s);
         else if (s->state != SOURCE_STANDBY) /* the checkpoint could not be read for a while */
-                set_state(s, SOURCE_STANDBY, "another worker writes the checkpoint: this one waits");
+                set_state(s, SOURCE_STANDBY, "another worker writes this checkpoint: this one waits");
 }
 
 /* Another worker has the checkpoint, and with it all that is open. */
@@ -564,7 +569,7 @@ static void advance(struct timer *s)
         switch (s->phase) {
         case PHASE_LOADING: load(s); break;
         case PHASE_WAITING:
-                if (s->now >= s->wait_until)
+                if (s->now >= MIN_OF(s->wait_until, s->look_at))
                         load(s);
                 break;
         case PHASE_RUNNING:
@@ -752,7 +757,7 @@ static usec timer_deadline(const struct source *source)
         if (s->not_before > s->now)
                 return s->not_before;
         if (s->phase == PHASE_WAITING)
-                return request_idle(&s->io.request) ? s->wait_until : USEC_NEVER;
+                return request_idle(&s->io.request) ? MIN_OF(s->wait_until, s->look_at) : USEC_NEVER;
         if (!apart(s) || s->standby || s->phase != PHASE_RUNNING)
                 return USEC_NEVER;
         if (s->dirty && request_idle(&s->io.request))
@@ -862,6 +867,7 @@ static void timer_settle(struct source *source, struct record *r, enum outcome o
         tick_drop(s, t);
 }
 
+static void timer_asleep(struct source *source) { timer_of(source)->credit = 1; }
 static bool timer_detach(struct source *s UNUSED, struct record *r UNUSED) { return true; }
 /* Each tick is settled by itself, since they need not end in their order. */
 static void timer_commit(struct source *s UNUSED, uint32_t track UNUSED, uint64_t next UNUSED) {}
@@ -909,6 +915,7 @@ static const struct pull_ops pull = {
         .revoked = timer_revoked,
         .lag = timer_lag,
         .runs = timer_runs,
+        .asleep = timer_asleep,
         .stop = timer_stop,
         .free = timer_free,
 };

@@ -181,19 +181,21 @@ static bool set_tls(struct dds_client *c, const struct dds_target *t)
 
 static mongoc_uri_t *uri_of_hosts(const struct dds_target *t, bson_error_t *error)
 {
-        size_t size = sizeof("mongodb:///"), n;
+        char *text = NULL;
+        size_t n = 0;
+        FILE *f = open_memstream(&text, &n);
         mongoc_uri_t *uri;
-        char *text;
 
+        if (!f)
+                abort(); /* as the library does without memory */
+        (void)fputs("mongodb://", f);
         for (size_t i = 0; i < t->hosts_n; i++)
-                size += strlen(t->hosts[i]) + 1;
-        text = bson_malloc(size);
-        n = (size_t)snprintf(text, size, "mongodb://");
-        for (size_t i = 0; i < t->hosts_n; i++)
-                n += (size_t)snprintf(text + n, size - n, "%s%s", i ? "," : "", t->hosts[i]);
-        (void)snprintf(text + n, size - n, "/");
+                (void)fprintf(f, "%s%s", i ? "," : "", t->hosts[i]);
+        (void)fputc('/', f);
+        if (fclose(f) != 0)
+                abort();
         uri = mongoc_uri_new_with_error(text, error);
-        bson_free(text);
+        free(text);
         return uri;
 }
 
