@@ -181,21 +181,20 @@ static bool set_tls(struct dds_client *c, const struct dds_target *t)
 
 static mongoc_uri_t *uri_of_hosts(const struct dds_target *t, bson_error_t *error)
 {
-        char *text = NULL;
-        size_t n = 0;
-        FILE *f = open_memstream(&text, &n);
+        static const char scheme[] = "mongodb://";
+        size_t n = sizeof(scheme) + 1; /* and the / behind the hosts */
+        char *text, *at;
         mongoc_uri_t *uri;
 
-        if (!f)
-                abort(); /* as the library does without memory */
-        (void)fputs("mongodb://", f);
         for (size_t i = 0; i < t->hosts_n; i++)
-                (void)fprintf(f, "%s%s", i ? "," : "", t->hosts[i]);
-        (void)fputc('/', f);
-        if (fclose(f) != 0)
-                abort();
+                n += strlen(t->hosts[i]) + 1;
+        text = bson_malloc(n);
+        at = stpcpy(text, scheme);
+        for (size_t i = 0; i < t->hosts_n; i++)
+                at = stpcpy(stpcpy(at, i ? "," : ""), t->hosts[i]);
+        (void)stpcpy(at, "/");
         uri = mongoc_uri_new_with_error(text, error);
-        free(text);
+        bson_free(text);
         return uri;
 }
 
