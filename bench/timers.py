@@ -1,12 +1,13 @@
 """Ten thousand timers in one process: what each takes, whether any wakes it without a due tick, and how late ticks
-are. Usage: "$(tools/venv)/bin/python" bench/timers.py [TIMERS]
+are. Usage: "$(tools/venv)/bin/python" bench/timers.py [TIMERS] [--real-time]
 
 Memory is the anonymous memory of a process with that many timers less that of one with a tenth, by timer. Lateness is
 from the scheduled time, with the Trigger's jitter, to when the function has the request, over all that lies between:
-the claim in the checkpoint, which is kept in memory (/dev/shm) so that no disk is measured, and HTTP."""
+the claim in the checkpoint, which is kept in memory (/dev/shm) so that no disk is measured, and HTTP. With --real-time what else the machine does waits for the two processes."""
 
 import datetime
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -86,11 +87,14 @@ def sizes(folder, n):
     print(f"no tick due for {QUIET} s: {woken} wake-ups, {cpu:.2f} s of a core")
 
 
-def lateness(folder, n):
+def lateness(folder, n, real_time=False):
     with (
         Function() as function,
         Run(folder / "late", many(n, function.uri, schedule="1m", jitter=f"{JITTER // 1000000}s")) as sluice,
     ):
+        for pid in (sluice.pid, function.process.pid) if real_time else ():
+            for task in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setscheduler(int(task), os.SCHED_FIFO, os.sched_param(1))
         begun = function.accepted()
         time.sleep(90)
         print(f"{memory(sluice.pid)['anonymous']:.1f} MiB anonymous with a tick a minute each")
@@ -106,11 +110,12 @@ def lateness(folder, n):
 
 
 def main():
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 10000
+    numbers = [int(a) for a in sys.argv[1:] if a.isdigit()]
+    n = numbers[0] if numbers else 10000
     folder = pathlib.Path(tempfile.mkdtemp(dir="/dev/shm"))
     try:
         sizes(folder, n)
-        lateness(folder, n)
+        lateness(folder, n, "--real-time" in sys.argv)
     finally:
         shutil.rmtree(folder)
 

@@ -51,11 +51,11 @@ struct feed_ops {
          */
         bool (*turn)(struct feed *, usec now);
         usec (*deadline)(const struct feed *);
-        /* Of a feed that has nothing to do for long, and does without a sender meanwhile. sleep: it gives up
+        /* Of a feed that has nothing to do for long, and does without a sender meanwhile. rest: it gives up
          * what it can make again, and the sender may be freed. false: it has something to do. stir: what a
          * turn is for one that sleeps. true: it has something to send. wake: it has this sender from now on;
          * -1: it sleeps on. All three NULL: it never sleeps. */
-        bool (*sleep)(struct feed *);
+        bool (*rest)(struct feed *);
         bool (*stir)(struct feed *, usec now);
         int (*wake)(struct feed *, struct sender *, const struct delivery_config *, usec now,
                     struct error *) MUST_CHECK;

@@ -154,7 +154,7 @@ static void wake_observer(struct pipeline *p)
         p->delivered = delivered;
 }
 
-/* ---- sleep --------------------------------------------------------------- */
+/* ---- rest --------------------------------------------------------------- */
 
 static const usec WAKE_AGAIN = 100 * USEC_MSEC;
 
@@ -171,13 +171,13 @@ static bool may_sleep(const struct pipeline *p)
         bool has_secrets = false;
 
         trigger_secrets(t, count_secret, &has_secrets);
-        return p->feed->ops->sleep && !has_secrets && !t->transform && !t->function->init_path &&
+        return p->feed->ops->rest && !has_secrets && !t->transform && !t->function->init_path &&
                !t->delivery->authentication && !t->delivery->dead_letter;
 }
 
 static void fall_asleep(struct pipeline *p)
 {
-        if (p->may_sleep && !p->stopping && p->feed->ops->sleep(p->feed))
+        if (p->may_sleep && !p->stopping && p->feed->ops->rest(p->feed))
                 p->sender = sender_free(p->sender);
 }
 

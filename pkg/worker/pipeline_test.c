@@ -512,7 +512,7 @@ static void nor_is_one_that_a_filter_judges(void **state UNUSED)
 
 static bool all_settled(void) { return b.requests >= 3 && status().stats.accepted >= 3; }
 
-/* What is counted, and what went wrong, is known across its sleep. */
+/* What is counted, and what went wrong, is known across its rest. */
 static void a_pipeline_that_slept_goes_on_as_before(void **state UNUSED)
 {
         static const int script[] = { 503, 200, 200, 400 };

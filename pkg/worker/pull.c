@@ -9,7 +9,7 @@
 /* EVENTS_ASLEEP: of one that sleeps. */
 enum { EVENTS_AT_ONCE = 64, EVENTS_ASLEEP = 4 };
 /* A source whose next record is further away than that lets its engine go. */
-static const usec SLEEPS_BEFORE = 30 * USEC_SEC;
+static const usec SLEEPS_BEFORE = 10 * USEC_SEC;
 /* A record that was let go comes again within this time, or another worker has it. */
 static const usec COMES_AGAIN = USEC_MINUTE;
 /* Filters may take long over a record: after so long other Triggers have their turn. */
@@ -293,7 +293,7 @@ static usec pull_deadline(const struct feed *f)
         return p->failed_until ? MIN_OF(at, p->failed_until) : at;
 }
 
-/* ---- sleep -------------------------------------------------------------- */
+/* ---- rest -------------------------------------------------------------- */
 
 /* What is counted since the start, whatever engines there were. */
 static void add_up(const struct pull *p, struct delivery_stats *s)
@@ -327,7 +327,8 @@ static int open_engine(struct pull *p, const struct delivery_config *config, str
         if (!events || !p->flights || delivery_new(&p->engine, config, random_seed(), err) < 0) {
                 free(events);
                 free(TAKE(p->flights));
-                return error_memory(err);
+                (void)error_memory(err);
+                return -1;
         }
         memcpy(events, p->few, sizeof(p->few));
         p->events = events;
@@ -506,7 +507,7 @@ int pull_new(struct feed **out, const struct feed_config *config, const struct d
 {
         static const struct feed_ops ops = { .turn = pull_turn,
                                              .deadline = pull_deadline,
-                                             .sleep = pull_sleep,
+                                             .rest = pull_sleep,
                                              .stir = pull_stir,
                                              .wake = pull_wake,
                                              .stop = pull_stop,
