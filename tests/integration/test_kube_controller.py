@@ -838,6 +838,7 @@ def test_a_worker_tells_its_state_and_keeps_its_position(cluster, namespace, tic
         wait_condition(cluster, namespace, ticking, "SourceConnected", "True", "Connected")
         entry = entries(cluster, namespace, ticking)["clock-a"]
         assert entry["observedGeneration"] == 1 and entry["deliveryState"] == "Delivering"
+        assert entry["nextRunTime"].endswith("Z")
 
         def position():
             return cluster.get("configmap", "clock-checkpoint", namespace=namespace).get("data", {})
