@@ -125,6 +125,11 @@ static int parse_rate(struct str s, const char *begin, struct cron *c, struct bu
                 say_where(why, begin, s.p);
                 return -1;
         }
+        if (period > 9 * 365 * USEC_DAY) {
+                buf_text(why, "a period must be at most 9 years (78840h)");
+                say_where(why, begin, s.p);
+                return -1;
+        }
         c->period = period;
         return 0;
 }

@@ -119,6 +119,8 @@ static void errors_name_the_field(void **state UNUSED)
                 { "@every -1m", "\"-1m\" is no duration" },
                 { "@every 0s", "is no duration" },
                 { "@every 1ms", "at least 100ms" },
+                { "78841h", "at most 9 years" },
+                { "@every 55555553553m", "at most 9 years" },
                 { "5", "\"5\" is no duration" },
                 { "5x", "\"5x\" is no duration" },
                 { "3m 5", "has 2" },
