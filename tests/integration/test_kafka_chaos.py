@@ -180,8 +180,10 @@ def test_nothing_is_lost_whatever_befalls_the_broker(kafka, worker):
 
     def uncommitted():
         """What was taken and is not committed, or not yet: no more than that may come again."""
-        committed = kafka.committed(GROUP, TOPIC, PARTITIONS).values()
-        return function.distinct - sum(offset or 0 for offset in committed)
+        found = wait_until(
+            "the group's coordinator answers", lambda: kafka.committed(GROUP, TOPIC, PARTITIONS), 30
+        )
+        return function.distinct - sum(offset or 0 for offset in found.values())
 
     may_repeat = []
 
