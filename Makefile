@@ -200,7 +200,7 @@ sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built b
 	@TSAN_OPTIONS="suppressions=tests/tsan/suppressions halt_on_error=1 ignore_noninstrumented_modules=1" $(MAKE) --no-print-directory CC=clang SANITIZE=thread threads
 
 # The tests in which more than one thread is at work.
-threaded := $(BUILD)/pkg/base/loop_test $(BUILD)/pkg/base/helper_test $(BUILD)/pkg/api/pattern_test $(BUILD)/pkg/source/kafka/kafka_test $(BUILD)/pkg/checkpoint/filestore_test
+threaded := $(BUILD)/pkg/source/dds/dds_test $(BUILD)/pkg/base/loop_test $(BUILD)/pkg/base/helper_test $(BUILD)/pkg/api/pattern_test $(BUILD)/pkg/source/kafka/kafka_test $(BUILD)/pkg/checkpoint/filestore_test
 .PHONY: threads threads-programs
 threads-programs: $(threaded)
 threads: threads-programs

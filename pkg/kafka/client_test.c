@@ -86,6 +86,13 @@ static void an_error_has_its_own_words_and_a_next_step(void **state UNUSED)
                   "mechanism PLAIN",
                   "a:1/1: Authentication failed during authentication due to invalid credentials with SASL "
                   "mechanism PLAIN: check user name, password and mechanism" },
+                { RD_KAFKA_RESP_ERR__AUTHENTICATION,
+                  "a:1/1: SASL authentication error: {\"status\":\"invalid_token\"}",
+                  "a:1/1: SASL authentication error: {\"status\":\"invalid_token\"}: the brokers do not "
+                  "accept the token: check its issuer, audience and scopes (sasl.oauth), and the clocks" },
+                { RD_KAFKA_RESP_ERR__AUTHENTICATION,
+                  "Failed to acquire SASL OAUTHBEARER token: token: it has expired",
+                  "Failed to acquire SASL OAUTHBEARER token: token: it has expired" },
                 { RD_KAFKA_RESP_ERR__SSL,
                   "a:1/1: certificate verify failed: broker certificate could not be verified, verify that "
                   "ssl.ca.location is correctly configured",

@@ -1,6 +1,6 @@
-/* Inside the poller: which tracks this worker may read, by the slots that it holds (port/claims.h). A track
- * belongs to one slot: by the number at the end of its name, modulo the number of slots, so that partitions
- * are spread evenly; without such a number, by the hash of its name. Loop's thread. */
+/* Of a source on the reader: which tracks this worker may read, by the slots that it holds (port/claims.h). A
+ * track belongs to one slot: by the number at the end of its name, modulo the number of slots, so that
+ * partitions are spread evenly; without such a number, by the hash of its name. Loop's thread. */
 #pragma once
 
 #include "port/claims.h"

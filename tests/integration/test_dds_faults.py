@@ -226,3 +226,31 @@ def test_a_collection_that_is_dropped_and_made_again_is_read_on(stream, told):
     stream.orders.insert_one({"n": 3})
     stream.wait_numbers([3])
     assert stream.numbers() == [1, 2, 3]
+
+
+# ---- what a server refuses
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (9, "the server can't read the pipeline or the position"),
+        (13, "the user needs the actions find and changeStream"),
+        (47, "the collection keeps no images of its documents"),
+        (260, "the server does not take the stored position"),
+        (10334, "a change has more than 16 MB"),
+        (40324, "the server is too old for a stage"),
+        (40415, "the server is too old for fullDocument, fullDocumentBeforeChange or the scope"),
+        (40573, "a single node has no oplog"),
+    ],
+)
+def test_a_refusal_that_no_retry_helps_is_told_with_what_to_do(stream, code, advice):
+    stream.mongo.fail(["aggregate"], errorCode=code)
+    run = stream.start(ready=False)
+    run.wait_until("it is told", lambda: run.status()["sourceState"] == "Failed", 20)
+    assert f"the server says {code}: " in run.status()["sourceReason"]
+    assert advice in run.status()["sourceReason"]
+    stream.mongo.heal()
+    run.wait_until("it goes on", lambda: run.status()["sourceState"] == "Connected", 20)
+    stream.orders.insert_one({"n": 1})
+    stream.wait_numbers([1])

@@ -80,6 +80,8 @@ def test_a_trigger_or_a_piece_of_one_is_valid(tmp_path, _, text):
     file = tmp_path / "t.yaml"
     documents = [d for d in yaml.safe_load_all(text) if d]
     assert documents
+    if "keda.sh" in documents[0].get("apiVersion", ""):
+        return  # another program's
     file.write_text(
         "---\n".join(
             yaml.safe_dump(whole(d) if d.get("kind", "Trigger") == "Trigger" else d) for d in documents

@@ -85,13 +85,29 @@ static void json_of(const struct buf *bson, struct buf *json)
         assert_true(bson_write_document(buf_view(bson), &w));
 }
 
+/* g() with a scope of its own. */
+static void put_scoped(struct buf *b, const char *name)
+{
+        size_t scoped, inner;
+
+        put_name(b, BSON_CODE_WITH_SCOPE, name);
+        scoped = begin(b);
+        put_string(b, STR("g()"));
+        inner = begin(b);
+        put_int(b, "x", 5);
+        end(b, inner);
+        end(b, scoped);
+        b->n--; /* it has no end of its own */
+        b->p[scoped]--;
+}
+
 /* One element of each type, as the specification of Extended JSON writes it in its canonical form. */
 static void each_type_is_written_as_specified(void **state UNUSED)
 {
         static const unsigned char bytes[12] = { 0x5d, 0x8c, 0x2f, 0x8e, 0x5b, 0xec,
                                                  0xcb, 0x6c, 0xf5, 0x37, 0x0d, 0x6a };
         BUF_AT_END struct buf b = BUF_INIT(4096), json = BUF_INIT(65536);
-        size_t all = begin(&b), inner, scoped;
+        size_t all = begin(&b), inner;
 
         put_name(&b, BSON_DOUBLE, "double");
         put_uint64(&b, 0x404a000000000000); /* 52.0 */
@@ -126,15 +142,7 @@ static void each_type_is_written_as_specified(void **state UNUSED)
         put_string(&b, STR("f()"));
         put_name(&b, BSON_SYMBOL, "symbol");
         put_string(&b, STR("s"));
-        put_name(&b, BSON_CODE_WITH_SCOPE, "scoped");
-        scoped = begin(&b);
-        put_string(&b, STR("g()"));
-        inner = begin(&b);
-        put_int(&b, "x", 5);
-        end(&b, inner);
-        end(&b, scoped);
-        b.n--; /* it has no end of its own */
-        b.p[scoped]--;
+        put_scoped(&b, "scoped");
         put_name(&b, BSON_TIMESTAMP, "timestamp");
         put_uint64(&b, (uint64_t)4000000000 << 32 | 7);
         put_name(&b, BSON_INT64, "int64");

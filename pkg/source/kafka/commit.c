@@ -165,9 +165,9 @@ static bool refused_one_by_one(const rd_kafka_topic_partition_list_t *list)
 /* These brokers take less than others (offset.metadata.max.bytes). */
 static void take_less(struct kafka *s)
 {
-        size_t less = MIN_OF(s->metadata_most, s->metadata_sent) / 2;
+        size_t refused = MIN_OF(s->metadata_most, s->metadata_sent);
 
-        s->metadata_most = less >= METADATA_LEAST ? less : 0;
+        s->metadata_most = refused > METADATA_LEAST ? MAX_OF(refused / 2, (size_t)METADATA_LEAST) : 0;
         s->metadata_sent = 0;
 }
 

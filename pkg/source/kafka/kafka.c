@@ -956,7 +956,7 @@ static usec kafka_deadline(const struct source *source)
         if (s->told_closed)
                 return USEC_NEVER;
         if (s->state_changed) /* by what came after it was told */
-                return s->now;
+                return s->now + 10 * USEC_MSEC;
         if (s->stopping || s->unassign || s->renewing)
                 return s->now + 50 * USEC_MSEC;
         for (uint32_t i = 0; i < s->partitions_n; i++) {

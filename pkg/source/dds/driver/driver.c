@@ -181,14 +181,20 @@ static bool set_tls(struct dds_client *c, const struct dds_target *t)
 
 static mongoc_uri_t *uri_of_hosts(const struct dds_target *t, bson_error_t *error)
 {
-        bson_string_t *text = bson_string_new("mongodb://");
+        static const char scheme[] = "mongodb://";
+        size_t n = sizeof(scheme) + 1; /* and the / behind the hosts */
+        char *text, *at;
         mongoc_uri_t *uri;
 
         for (size_t i = 0; i < t->hosts_n; i++)
-                bson_string_append_printf(text, "%s%s", i ? "," : "", t->hosts[i]);
-        bson_string_append(text, "/");
-        uri = mongoc_uri_new_with_error(text->str, error);
-        bson_string_free(text, true);
+                n += strlen(t->hosts[i]) + 1;
+        text = bson_malloc(n);
+        at = stpcpy(text, scheme);
+        for (size_t i = 0; i < t->hosts_n; i++)
+                at = stpcpy(stpcpy(at, i ? "," : ""), t->hosts[i]);
+        (void)stpcpy(at, "/");
+        uri = mongoc_uri_new_with_error(text, error);
+        bson_free(text);
         return uri;
 }
 
