@@ -181,18 +181,17 @@ static bool set_tls(struct dds_client *c, const struct dds_target *t)
 
 static mongoc_uri_t *uri_of_hosts(const struct dds_target *t, bson_error_t *error)
 {
-        static const char scheme[] = "mongodb://";
-        size_t n = sizeof(scheme) + 1; /* and the / behind the hosts */
-        char *text, *at;
+        size_t size = sizeof("mongodb:///"), n;
         mongoc_uri_t *uri;
+        char *text;
 
         for (size_t i = 0; i < t->hosts_n; i++)
-                n += strlen(t->hosts[i]) + 1;
-        text = bson_malloc(n);
-        at = stpcpy(text, scheme);
+                size += strlen(t->hosts[i]) + 1;
+        text = bson_malloc(size);
+        n = (size_t)snprintf(text, size, "mongodb://");
         for (size_t i = 0; i < t->hosts_n; i++)
-                at = stpcpy(stpcpy(at, i ? "," : ""), t->hosts[i]);
-        (void)stpcpy(at, "/");
+                n += (size_t)snprintf(text + n, size - n, "%s%s", i ? "," : "", t->hosts[i]);
+        (void)snprintf(text + n, size - n, "/");
         uri = mongoc_uri_new_with_error(text, error);
         bson_free(text);
         return uri;
