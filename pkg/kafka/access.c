@@ -3,23 +3,20 @@
 #include "kafka/client.h"
 #include "secret/mask.h"
 
-struct part {
-        struct secret *secret;
-        const struct secret_ref *ref;
-        bool file; /* librdkafka reads it, when a client is made */
-};
 enum { PARTS = 5 };
 
-static void parts_of(struct kafka_access *a, struct part parts[PARTS])
+/* Certificates are files that librdkafka reads when a client is made: one that is gone can't be read again.
+ */
+static void parts_of(struct kafka_access *a, struct secret_part parts[PARTS])
 {
         const struct kafka_sasl_spec *sasl = a->cluster->sasl;
         const struct tls_spec *tls = a->cluster->tls;
-        const struct part all[PARTS] = {
-                { &a->username, sasl ? sasl->username : NULL, false },
-                { &a->password, sasl ? sasl->password : NULL, false },
-                { &a->ca, tls ? tls->ca : NULL, true },
-                { &a->cert, tls ? tls->cert : NULL, true },
-                { &a->key, tls ? tls->key : NULL, true },
+        const struct secret_part all[PARTS] = {
+                { &a->username, sasl ? sasl->username : NULL, true },
+                { &a->password, sasl ? sasl->password : NULL, true },
+                { &a->ca, tls ? tls->ca : NULL, false },
+                { &a->cert, tls ? tls->cert : NULL, false },
+                { &a->key, tls ? tls->key : NULL, false },
         };
 
         memcpy(parts, all, sizeof(all));
@@ -27,14 +24,10 @@ static void parts_of(struct kafka_access *a, struct part parts[PARTS])
 
 static int open_parts(struct kafka_access *a, const struct kafka_access_config *c, struct error *err)
 {
-        struct part parts[PARTS];
+        struct secret_part parts[PARTS];
 
         parts_of(a, parts);
-        for (size_t i = 0; i < PARTS; i++)
-                if (parts[i].ref &&
-                    secret_open(parts[i].secret, c->loop, c->secrets, parts[i].ref, c->wake, err) < 0)
-                        return -1;
-        return 0;
+        return secret_open_parts(parts, PARTS, c->loop, c->secrets, c->wake, err);
 }
 
 static int open_token(struct kafka_access *a, const struct kafka_access_config *c, struct error *err)
@@ -71,19 +64,13 @@ void kafka_access_done(struct kafka_access *a)
         a->token = kafka_token_free(a->token);
 }
 
-/* A name or a password that is gone may do until it is refused; a file can't be read again. */
-static bool is_missing(const struct part *p)
-{
-        return p->ref && (p->file ? secret_gone(p->secret) : !secret_last(p->secret).p);
-}
-
 bool kafka_access_lacks(struct kafka_access *a, struct buf *out)
 {
-        struct part parts[PARTS];
+        struct secret_part parts[PARTS];
 
         parts_of(a, parts);
         for (size_t i = 0; i < PARTS; i++)
-                if (is_missing(&parts[i])) {
+                if (parts[i].ref && !secret_part_value(&parts[i]).p) {
                         secret_tell_gone(parts[i].ref, out);
                         return true;
                 }
@@ -103,12 +90,12 @@ bool kafka_access_awaits(const struct kafka_access *a) { return a->token && kafk
 enum kafka_access_change kafka_access_changed(struct kafka_access *a)
 {
         bool credentials = false, files = false;
-        struct part parts[PARTS];
+        struct secret_part parts[PARTS];
 
         parts_of(a, parts);
         for (size_t i = 0; i < PARTS; i++)
                 if (parts[i].ref && secret_changed(parts[i].secret))
-                        *(parts[i].file ? &files : &credentials) = true;
+                        *(parts[i].last_will_do ? &credentials : &files) = true;
         credentials = (a->token && kafka_token_changed(a->token)) || credentials;
         return files ? KAFKA_ACCESS_CERTIFICATES : credentials ? KAFKA_ACCESS_CREDENTIALS : KAFKA_ACCESS_SAME;
 }

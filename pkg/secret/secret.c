@@ -224,6 +224,15 @@ bool secret_look(struct secret *s)
         return secret_changed(s);
 }
 
+int secret_open_parts(const struct secret_part *parts, size_t n, struct loop *loop, const char *secrets,
+                      struct task *wake, struct error *err)
+{
+        for (size_t i = 0; i < n; i++)
+                if (parts[i].ref && secret_open(parts[i].secret, loop, secrets, parts[i].ref, wake, err) < 0)
+                        return -1;
+        return 0;
+}
+
 void secret_tell_gone(const struct secret_ref *ref, struct buf *b)
 {
         buf_printf(b, "Secret %s, key %s, is missing or empty", ref->name, ref->key);

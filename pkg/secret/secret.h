@@ -57,6 +57,20 @@ static inline struct str secret_last(const struct secret *s)
 {
         return s->entry && s->entry->text ? str_of(s->entry->text) : (struct str){ 0 };
 }
+/* One of several values that are shown to the same peer. */
+struct secret_part {
+        struct secret *secret;
+        const struct secret_ref *ref; /* NULL: it is not asked for */
+        bool last_will_do;            /* one that is gone may do until it is refused */
+};
+/* Opens those that are asked for. After an error some may be open. */
+int secret_open_parts(const struct secret_part *, size_t n, struct loop *, const char *secrets,
+                      struct task *wake, struct error *) MUST_CHECK;
+/* What can be shown; p NULL: it is missing, or not asked for. */
+static inline struct str secret_part_value(const struct secret_part *p)
+{
+        return p->last_will_do ? secret_last(p->secret) : secret_value(p->secret);
+}
 /* "Secret NAME, key KEY, is missing or empty". Appends. */
 void secret_tell_gone(const struct secret_ref *, struct buf *);
 void secret_done(struct secret *); /* one that is not open is fine */

@@ -1,23 +1,17 @@
 #include "source/dds/inside.h"
 
-struct part {
-        struct secret *secret;
-        const struct secret_ref *ref;
-        char **copy;
-        bool gone_counts; /* a name or a password that is gone may do until it is refused */
-};
 enum { PARTS = 5 };
 
-static void parts_of(struct dds_access *a, struct link_access *to, struct part parts[PARTS])
+static void parts_of(struct dds_access *a, struct secret_part parts[PARTS])
 {
         const struct dds_credentials *c = a->spec->credentials;
         const struct tls_spec *tls = a->spec->tls;
-        const struct part all[PARTS] = {
-                { &a->username, c ? c->username : NULL, &to->user, false },
-                { &a->password, c ? c->password : NULL, &to->password, false },
-                { &a->ca, tls ? tls->ca : NULL, &to->ca, true },
-                { &a->cert, tls ? tls->cert : NULL, &to->cert, true },
-                { &a->key, tls ? tls->key : NULL, &to->key, true },
+        const struct secret_part all[PARTS] = {
+                { &a->username, c ? c->username : NULL, true },
+                { &a->password, c ? c->password : NULL, true },
+                { &a->ca, tls ? tls->ca : NULL, false },
+                { &a->cert, tls ? tls->cert : NULL, false },
+                { &a->key, tls ? tls->key : NULL, false },
         };
 
         memcpy(parts, all, sizeof(all));
@@ -26,18 +20,14 @@ static void parts_of(struct dds_access *a, struct link_access *to, struct part p
 int dds_access_open(struct dds_access *a, const struct dds_spec *spec, const struct services *services,
                     struct error *err)
 {
-        struct link_access none;
-        struct part parts[PARTS];
+        struct secret_part parts[PARTS];
 
         a->spec = spec;
-        parts_of(a, &none, parts);
-        for (size_t i = 0; i < PARTS; i++)
-                if (parts[i].ref && secret_open(parts[i].secret, services->loop, services->secrets,
-                                                parts[i].ref, services->wake, err) < 0) {
-                        dds_access_done(a);
-                        return -1;
-                }
-        return 0;
+        parts_of(a, parts);
+        if (secret_open_parts(parts, PARTS, services->loop, services->secrets, services->wake, err) == 0)
+                return 0;
+        dds_access_done(a);
+        return -1;
 }
 
 void dds_access_done(struct dds_access *a)
@@ -51,11 +41,10 @@ void dds_access_done(struct dds_access *a)
 
 bool dds_access_changed(struct dds_access *a)
 {
-        struct link_access none;
-        struct part parts[PARTS];
+        struct secret_part parts[PARTS];
         bool changed = false;
 
-        parts_of(a, &none, parts);
+        parts_of(a, parts);
         for (size_t i = 0; i < PARTS; i++)
                 changed |= parts[i].ref && secret_changed(parts[i].secret);
         return changed;
@@ -73,17 +62,17 @@ static int missing(const struct secret_ref *ref, struct error *err)
 
 int dds_access_copy(struct dds_access *a, struct link_access *to, struct error *err)
 {
-        struct part parts[PARTS];
+        char **copies[PARTS] = { &to->user, &to->password, &to->ca, &to->cert, &to->key };
+        struct secret_part parts[PARTS];
 
         *to = (struct link_access){ 0 };
-        parts_of(a, to, parts);
+        parts_of(a, parts);
         for (size_t i = 0; i < PARTS; i++) {
-                struct str value = parts[i].gone_counts ? secret_value(parts[i].secret)
-                                                        : secret_last(parts[i].secret);
+                struct str value = secret_part_value(&parts[i]);
 
                 if (!parts[i].ref)
                         continue;
-                if (value.p && (*parts[i].copy = str_dup(value)))
+                if (value.p && (*copies[i] = str_dup(value)))
                         continue;
                 link_access_done(to);
                 return value.p ? error_memory(err) : missing(parts[i].ref, err);
